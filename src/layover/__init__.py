@@ -1,0 +1,1 @@
+"""Layover: a self-hosted ephemeral container registry joined to remote image builds."""
