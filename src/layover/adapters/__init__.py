@@ -1,0 +1,1 @@
+"""What implements the services' ports: SQL, blob stores, BuildKit."""

@@ -1,0 +1,113 @@
+"""Transactions on the metadata database.
+
+A transaction is one plain function of a SQLAlchemy connection, run whole in a worker thread:
+one hop a transaction, and the event loop never waits for the database. SQLite has a single
+writer, so its write transactions queue for one thread instead of colliding on its lock.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from layover.errors import StorageFull, StorageUnavailable
+
+Result = TypeVar("Result")
+Work = Callable[[Connection], Result]
+
+_READERS = 4
+
+
+class Database:
+    """A metadata database; `url` is SQLAlchemy's, `sqlite:///FILE` for the embedded default."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_engine(url, pool_size=_READERS, max_overflow=0)
+        self._write_engine = self._engine
+        self._reads = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
+        self._writes = self._reads
+        if self._engine.dialect.name == "sqlite":
+            self._write_engine = create_engine(url, pool_size=1, max_overflow=0)
+            self._writes = ThreadPoolExecutor(1, thread_name_prefix="sql-write")
+            _prepare_sqlite(self._engine, begin="BEGIN")
+            # IMMEDIATE takes the write lock at once: a transaction that reads first never
+            # fails half-way because another process wrote in between.
+            _prepare_sqlite(self._write_engine, begin="BEGIN IMMEDIATE")
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that writes; for migrations."""
+        return self._write_engine
+
+    async def read(self, work: Work[Result]) -> Result:
+        """Run `work` in a transaction that only reads.
+
+        Raises StorageUnavailable when the database does not answer.
+        """
+        return await _in_thread(self._reads, lambda: _transact(self._engine, work))
+
+    async def write(self, work: Work[Result]) -> Result:
+        """Run `work` in a transaction and commit it durably; an exception rolls it back.
+
+        Raises StorageFull or StorageUnavailable, with nothing kept.
+        """
+        return await _in_thread(self._writes, lambda: _transact(self._write_engine, work))
+
+    async def ping(self) -> None:
+        """Raise StorageUnavailable unless the database answers."""
+        await self.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
+
+    def close(self) -> None:
+        """Wait for what runs and close every connection."""
+        for executor in {self._reads, self._writes}:
+            executor.shutdown()
+        for engine in {self._engine, self._write_engine}:
+            engine.dispose()
+
+
+async def _in_thread(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
+    # Shielded: a client that goes away must not leave a caller unsure whether its
+    # transaction was committed; the thread runs to the end in any case.
+    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(executor, call))
+
+
+def _transact(engine: Engine, work: Work[Result]) -> Result:
+    try:
+        with engine.begin() as connection:
+            return work(connection)
+    except OperationalError as error:
+        if _is_full(error):
+            raise StorageFull from error
+        raise StorageUnavailable from error
+
+
+def _is_full(error: DBAPIError) -> bool:
+    # SQLite's own code for a write that found no room ("Result and Error Codes").
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return code == sqlite3.SQLITE_FULL
+
+
+def _prepare_sqlite(engine: Engine, begin: str) -> None:
+    @event.listens_for(engine, "connect")
+    def connect(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+        assert isinstance(connection, sqlite3.Connection)
+        # The driver's own BEGIN comes too late and never for reads; ours is below.
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            # What was acknowledged survives a power cut, not only a crash of the process.
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "busy_timeout=10000",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)

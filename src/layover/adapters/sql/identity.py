@@ -1,0 +1,144 @@
+"""Organizations, users, projects and tokens in SQL."""
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select
+
+from layover.adapters.sql.database import Database
+from layover.adapters.sql.schema import organizations, projects, server_keys, tokens, users
+from layover.identity.models import Principal, Project, TokenKind
+
+
+class SqlIdentityStore:
+    """The IdentityStore of a metadata database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find_principal(self, secret_hash: bytes, now: datetime) -> Principal | None:
+        return await self._find(tokens.c.secret_hash == secret_hash, now)
+
+    async def find_principal_by_id(self, token_id: str, now: datetime) -> Principal | None:
+        return await self._find(tokens.c.id == token_id, now)
+
+    async def _find(self, condition: ColumnElement[bool], now: datetime) -> Principal | None:
+        query = select(tokens).where(
+            condition, or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now)
+        )
+        row = await self._database.read(lambda connection: connection.execute(query).first())
+        if row is None:
+            return None
+        return Principal(
+            token_id=row.id,
+            kind=TokenKind(row.kind),
+            organization_id=row.organization_id,
+            user_id=row.user_id,
+            project_id=row.project_id,
+            build_id=row.build_id,
+            tags=frozenset((row.tags or "").split()),
+        )
+
+    async def add_token(
+        self,
+        principal: Principal,
+        secret_hash: bytes,
+        description: str,
+        created_at: datetime,
+        expires_at: datetime | None,
+    ) -> None:
+        statement = insert(tokens).values(
+            id=principal.token_id,
+            kind=principal.kind.value,
+            secret_hash=secret_hash,
+            organization_id=principal.organization_id,
+            user_id=principal.user_id,
+            project_id=principal.project_id,
+            build_id=principal.build_id,
+            tags=" ".join(sorted(principal.tags)) or None,
+            description=description,
+            created_at=created_at,
+            expires_at=expires_at,
+        )
+        await self._database.write(lambda connection: connection.execute(statement))
+
+    async def revoke_build_tokens(self, build_id: str, kind: TokenKind) -> None:
+        statement = delete(tokens).where(
+            and_(tokens.c.build_id == build_id, tokens.c.kind == kind.value)
+        )
+        await self._database.write(lambda connection: connection.execute(statement))
+
+    async def delete_expired_tokens(self, now: datetime) -> int:
+        statement = delete(tokens).where(tokens.c.expires_at <= now)
+        return await self._database.write(lambda connection: connection.execute(statement).rowcount)
+
+    async def find_project(self, project_id: str) -> Project | None:
+        found = await self._projects(projects.c.id == project_id)
+        return found[0] if found else None
+
+    async def list_projects(self, organization_id: str) -> list[Project]:
+        return await self._projects(projects.c.organization_id == organization_id)
+
+    async def _projects(self, condition: ColumnElement[bool]) -> list[Project]:
+        query = (
+            select(projects, organizations.c.name.label("organization_name"))
+            .join(organizations)
+            .where(condition)
+            .order_by(projects.c.name, projects.c.id)
+        )
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return [
+            Project(
+                id=row.id,
+                name=row.name,
+                organization_id=row.organization_id,
+                organization_name=row.organization_name,
+                created_at=row.created_at,
+            )
+            for row in rows
+        ]
+
+    async def create_first_tenant(
+        self,
+        organization_id: str,
+        user_id: str,
+        project_id: str,
+        names: tuple[str, str, str],
+        now: datetime,
+    ) -> bool:
+        organization_name, user_name, project_name = names
+
+        def work(connection: Connection) -> bool:
+            if connection.execute(select(organizations.c.id).limit(1)).first() is not None:
+                return False
+            connection.execute(
+                insert(organizations).values(
+                    id=organization_id, name=organization_name, created_at=now
+                )
+            )
+            connection.execute(
+                insert(users).values(
+                    id=user_id, organization_id=organization_id, name=user_name, created_at=now
+                )
+            )
+            connection.execute(
+                insert(projects).values(
+                    id=project_id,
+                    organization_id=organization_id,
+                    name=project_name,
+                    created_at=now,
+                )
+            )
+            return True
+
+        return await self._database.write(work)
+
+    async def server_key(self, name: str, candidate: bytes) -> bytes:
+        def work(connection: Connection) -> bytes:
+            query = select(server_keys.c.value).where(server_keys.c.name == name)
+            key: bytes | None = connection.execute(query).scalar()
+            if key is None:
+                connection.execute(insert(server_keys).values(name=name, value=candidate))
+                key = candidate
+            return key
+
+        return await self._database.write(work)

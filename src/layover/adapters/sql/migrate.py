@@ -1,0 +1,38 @@
+"""Brings a database's schema to the version that this release knows."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
+
+from layover.errors import StorageError
+
+
+class SchemaUnknown(StorageError):
+    """The database was written by a release with a schema that this one does not know."""
+
+    def __init__(self, revision: str) -> None:
+        super().__init__(
+            f"the database has schema {revision!r}, which this release does not know:"
+            " start the release that wrote it, or a newer one"
+        )
+        self.revision = revision
+
+
+def migrate(engine: Engine) -> None:
+    """Run the migrations that are missing, all in one transaction.
+
+    Raises SchemaUnknown, with nothing changed, when the database is from another release.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    with engine.begin() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current is not None and current not in known:
+            raise SchemaUnknown(current)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

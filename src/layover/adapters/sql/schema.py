@@ -1,0 +1,264 @@
+"""The tables. A change here needs a migration in migrations/versions; a test compares the two.
+
+Times are microseconds since the epoch (UTC). A digest is stored as its text. A manifest's
+bytes lie in its row, so that a manifest and what it refers to appear in one transaction.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """An aware UTC datetime, stored as an integer that every database sorts and compares alike."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+# SQLite numbers rows by itself only for INTEGER PRIMARY KEY.
+_BigId = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# --- identity -----------------------------------------------------------------------------
+
+organizations = Table(
+    "organizations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", ForeignKey("organizations.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", ForeignKey("organizations.id"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    # SHA-256 of the secret: 160 random bits need no salt and no slow hash.
+    Column("secret_hash", LargeBinary, nullable=False, unique=True),
+    Column("organization_id", ForeignKey("organizations.id"), nullable=False),
+    Column("user_id", ForeignKey("users.id")),
+    Column("project_id", ForeignKey("projects.id")),
+    Column("build_id", Text, index=True),
+    # Of a build's token: the tags it may write, separated by spaces.
+    Column("tags", Text),
+    Column("description", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp, index=True),
+)
+
+# Keys that every replica shares, such as the one that signs registry tokens.
+server_keys = Table(
+    "server_keys",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
+# --- registry -----------------------------------------------------------------------------
+
+repositories = Table(
+    "repositories",
+    metadata,
+    Column("id", _BigId, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False, index=True),
+    Column("created_at", Timestamp, nullable=False),
+)
+
+# The bytes that the blob store holds, whole and verified, whoever may see them.
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+)
+
+# What a repository shows: a blob is visible only where it is linked.
+repository_blobs = Table(
+    "repository_blobs",
+    metadata,
+    Column("repository_id", ForeignKey("repositories.id"), primary_key=True),
+    Column("digest", ForeignKey("blobs.digest"), primary_key=True, index=True),
+    Column("linked_at", Timestamp, nullable=False),
+)
+
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("repository_id", ForeignKey("repositories.id"), primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("media_type", Text, nullable=False),
+    Column("artifact_type", Text),
+    # The digest of the manifest that this one is a referrer of.
+    Column("subject", Text),
+    # Its annotations as a JSON object, for the referrers list.
+    Column("annotations", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("pushed_at", Timestamp, nullable=False),
+    Index("ix_manifests_repository_id_subject", "repository_id", "subject"),
+)
+
+# What a manifest needs: blobs of an image, child manifests of an index.
+manifest_references = Table(
+    "manifest_references",
+    metadata,
+    Column("repository_id", ForeignKey("repositories.id"), primary_key=True),
+    Column("manifest_digest", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    # "blob" or "manifest".
+    Column("kind", Text, nullable=False),
+    Index("ix_manifest_references_repository_id_digest", "repository_id", "digest"),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("repository_id", ForeignKey("repositories.id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    # The build that saved it; only that build may write it again.
+    Column("build_id", Text, index=True),
+    Column("updated_at", Timestamp, nullable=False),
+    Index("ix_tags_repository_id_digest", "repository_id", "digest"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("repository_id", ForeignKey("repositories.id"), nullable=False),
+    # How much of the session's file counts; what lies behind it was never acknowledged.
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp, nullable=False, index=True),
+)
+
+# --- builds -------------------------------------------------------------------------------
+
+builds = Table(
+    "builds",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    # "created", "running", "finished", "failed" or "canceled".
+    Column("status", Text, nullable=False),
+    # "build" or "bake".
+    Column("command", Text, nullable=False),
+    Column("save", Boolean, nullable=False),
+    # What the client asked for, an entry a target, as a JSON list.
+    Column("options", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("started_at", Timestamp),
+    # When its client was last heard of.
+    Column("seen_at", Timestamp, nullable=False),
+    Column("finished_at", Timestamp),
+    Column("error", Text),
+    Index("ix_builds_project_id_created_at_id", "project_id", "created_at", "id"),
+    Index("ix_builds_status_seen_at", "status", "seen_at"),
+)
+
+build_steps = Table(
+    "build_steps",
+    metadata,
+    Column("build_id", ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True),
+    Column("digest", Text, primary_key=True),
+    # The order in which the steps were first reported.
+    Column("position", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("started_at", Timestamp),
+    Column("completed_at", Timestamp),
+    Column("cached", Boolean, nullable=False),
+    Column("error", Text),
+)
+
+build_logs = Table(
+    "build_logs",
+    metadata,
+    Column("id", _BigId, primary_key=True),
+    Column("build_id", ForeignKey("builds.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("step_digest", Text, nullable=False),
+    Column("timestamp", Timestamp, nullable=False),
+    # 1 for standard output, 2 for standard error.
+    Column("stream", Integer, nullable=False),
+    Column("message", LargeBinary, nullable=False),
+)
+
+build_dockerfiles = Table(
+    "build_dockerfiles",
+    metadata,
+    Column("build_id", ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True),
+    # Empty for a plain build.
+    Column("target", Text, primary_key=True),
+    Column("filename", Text, nullable=False),
+    Column("contents", Text, nullable=False),
+)
+
+# Which builder works for which build: its load, and where a project's cache is warm.
+builder_leases = Table(
+    "builder_leases",
+    metadata,
+    Column("build_id", ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True),
+    Column("platform", Text, primary_key=True),
+    Column("builder", Text, nullable=False, index=True),
+    Column("acquired_at", Timestamp, nullable=False),
+    Column("released_at", Timestamp),
+)
+
+builder_affinities = Table(
+    "builder_affinities",
+    metadata,
+    Column("project_id", ForeignKey("projects.id"), primary_key=True),
+    Column("platform", Text, primary_key=True),
+    Column("builder", Text, nullable=False),
+    Column("used_at", Timestamp, nullable=False),
+)

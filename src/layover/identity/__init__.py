@@ -1,0 +1,1 @@
+"""Organizations, users, projects, tokens, and who may do what."""

@@ -1,0 +1,1 @@
+"""Pure types of the OCI specifications: names, digests, descriptors, manifests, media types."""
