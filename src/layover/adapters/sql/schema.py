@@ -203,6 +203,9 @@ builds = Table(
     Column("seen_at", Timestamp, nullable=False),
     Column("finished_at", Timestamp),
     Column("error", Text),
+    # What its reports took so far, so that a report checks the limits without counting rows.
+    Column("step_count", Integer, nullable=False),
+    Column("log_size_bytes", BigInteger, nullable=False),
     Index("ix_builds_project_id_created_at_id", "project_id", "created_at", "id"),
     Index("ix_builds_status_seen_at", "status", "seen_at"),
 )
