@@ -1,0 +1,109 @@
+"""What the end-to-end tests share: one server, one Docker Engine, clients with own homes.
+
+A missing engine is an error of the fixture that needs it, so its tests fail; none is skipped.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.e2e.certificates import Certificates, make_certificates
+from tests.e2e.engines import DockerEngine, Podman, Skopeo
+from tests.e2e.server import LayoverServer
+
+
+class ServerFactory(Protocol):
+    """Starts servers of a test's own, which end with it."""
+
+    def __call__(
+        self,
+        *,
+        data_folder: Path | None = None,
+        certificates: Certificates | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> LayoverServer: ...
+
+
+@pytest.fixture(scope="session")
+def short_tmp() -> Iterator[Path]:
+    """A folder with a short path, which sockets need; pytest's own can be too long."""
+    folder = Path(tempfile.mkdtemp(prefix="layover-e2e-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server(short_tmp: Path) -> Iterator[LayoverServer]:
+    """The server that most tests share."""
+    server = LayoverServer(short_tmp / "server")
+    try:
+        server.start()
+        # Asked for once here, so that every later command has it in its environment.
+        assert server.project_id
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def docker(short_tmp: Path) -> Iterator[DockerEngine]:
+    """A Docker Engine of the tests' own."""
+    engine = DockerEngine(short_tmp / "docker")
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture(scope="session")
+def certificates(short_tmp: Path) -> Certificates:
+    return make_certificates(short_tmp / "certificates")
+
+
+@pytest.fixture
+def own_folder() -> Iterator[Path]:
+    """A folder with a short path for one test."""
+    folder = Path(tempfile.mkdtemp(prefix="layover-e2e-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def start_server(own_folder: Path) -> Iterator[ServerFactory]:
+    """Start servers of a test's own: with settings, with TLS, on a data folder of its choice."""
+    started: list[LayoverServer] = []
+
+    def start(
+        *,
+        data_folder: Path | None = None,
+        certificates: Certificates | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> LayoverServer:
+        server = LayoverServer(
+            own_folder / f"server{len(started)}",
+            data_folder=data_folder,
+            certificates=certificates,
+            settings=settings,
+        )
+        started.append(server)
+        server.start()
+        assert server.project_id
+        return server
+
+    yield start
+    for server in started:
+        server.remove()
+
+
+@pytest.fixture
+def skopeo(tmp_path: Path) -> Skopeo:
+    return Skopeo(tmp_path / "skopeo")
+
+
+@pytest.fixture
+def podman(own_folder: Path) -> Iterator[Podman]:
+    podman = Podman(own_folder / "podman")
+    yield podman
+    podman.remove()
