@@ -67,3 +67,16 @@ class Principal:
     build_id: str | None = None
     tags: frozenset[str] = frozenset()
     """Of a build's token: the tags that it may write, also with `-TARGET` behind them."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstTenant:
+    """What the first start on an empty database creates."""
+
+    project_id: str
+    project_name: str
+    organization_name: str
+    user_name: str
+    admin: Principal
+    """The token's holder: a user of the organization."""
+    created_at: datetime

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Protocol
 
-from layover.identity.models import Principal, Project, TokenKind
+from layover.identity.models import FirstTenant, Principal, Project, TokenKind
 
 
 class IdentityStore(Protocol):
@@ -42,20 +42,14 @@ class IdentityStore(Protocol):
         """The organization's projects, by name."""
         ...
 
-    async def create_first_tenant(
-        self,
-        organization_id: str,
-        user_id: str,
-        project_id: str,
-        names: tuple[str, str, str],
-        now: datetime,
-    ) -> bool:
-        """Create an organization, a user and a project with these `names`, in that order.
+    async def has_organization(self) -> bool:
+        """Whether there is any organization yet."""
+        ...
 
-        Returns False, and creates nothing, when there is an organization already.
-        """
+    async def create_first_tenant(self, tenant: FirstTenant, secret_hash: bytes) -> None:
+        """Create an organization, its admin, a project and the admin's token, all or nothing."""
         ...
 
     async def server_key(self, name: str, candidate: bytes) -> bytes:
-        """The key that all replicas share under `name`; `candidate` becomes it when there is none."""
+        """The key that all replicas share under `name`; `candidate` where there was none."""
         ...

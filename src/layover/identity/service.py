@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from layover.identity.access import Action, may, sees
 from layover.identity.ids import new_id, new_secret
 from layover.identity.models import (
     ActionDenied,
+    FirstTenant,
     Principal,
     Project,
     ProjectUnknown,
@@ -21,16 +21,6 @@ PULL_TOKEN_LIFETIME = timedelta(hours=1)
 
 # A build cannot outlive its token; a client that vanished ends it long before.
 BUILD_TOKEN_LIFETIME = timedelta(days=1)
-
-
-@dataclass(frozen=True, slots=True)
-class FirstTenant:
-    """What the first start on an empty database created."""
-
-    organization_id: str
-    user_id: str
-    project_id: str
-    token: str
 
 
 class IdentityService:
@@ -112,25 +102,30 @@ class IdentityService:
             lifetime,
         )
 
-    async def bootstrap(self) -> FirstTenant | None:
+    async def bootstrap(self, keep: Callable[[str], None]) -> FirstTenant | None:
         """On an empty database create an organization, an admin user, a project and a token.
 
-        Returns None when the database has an organization already.
+        `keep` gets the token's secret before anything is committed: a crash in between leaves a
+        secret without a token, never a server that nobody can enter. Returns None, and calls
+        nobody, when the database has an organization already.
         """
-        organization_id, user_id, project_id = new_id(), new_id(), new_id()
-        created = await self._store.create_first_tenant(
-            organization_id, user_id, project_id, ("default", "admin", "default"), self._now()
-        )
-        if not created:
+        if await self._store.has_organization():
             return None
         admin = Principal(
-            token_id=new_id(),
-            kind=TokenKind.USER,
-            organization_id=organization_id,
-            user_id=user_id,
+            token_id=new_id(), kind=TokenKind.USER, organization_id=new_id(), user_id=new_id()
         )
-        token = await self._create_token(admin, "made at the first start", None)
-        return FirstTenant(organization_id, user_id, project_id, token)
+        tenant = FirstTenant(
+            project_id=new_id(),
+            project_name="default",
+            organization_name="default",
+            user_name="admin",
+            admin=admin,
+            created_at=self._now(),
+        )
+        secret = new_secret()
+        keep(secret)
+        await self._store.create_first_tenant(tenant, _hash(secret))
+        return tenant
 
     async def forget_expired_tokens(self) -> int:
         """Delete what expired; return how many. Expired tokens are refused without it too."""

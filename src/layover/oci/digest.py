@@ -13,11 +13,12 @@ _DIGEST = re.compile(r"(sha256|sha512):([0-9a-f]+)")
 
 
 class Hash(Protocol):
-    """What this module needs of a hashlib object."""
+    """The part of a hashlib object that is used here."""
 
+    @property
+    def name(self) -> str: ...
     def update(self, data: bytes | bytearray | memoryview, /) -> None: ...
     def hexdigest(self) -> str: ...
-    def copy(self) -> "Hash": ...
 
 
 class InvalidDigest(LayoverError):

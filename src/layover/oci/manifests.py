@@ -23,7 +23,10 @@ MANIFEST_TYPES = IMAGE_TYPES | INDEX_TYPES
 
 # Layers of these types may stay at their own addresses and need not be pushed
 # (image-spec v1.1.1, "Non-Distributable Layers"; Docker's foreign layers).
-_FOREIGN = ("application/vnd.oci.image.layer.nondistributable.", "application/vnd.docker.image.rootfs.foreign.")
+_FOREIGN = (
+    "application/vnd.oci.image.layer.nondistributable.",
+    "application/vnd.docker.image.rootfs.foreign.",
+)
 
 # JSON readers differ on depth; a manifest needs no more than a few levels.
 _MAX_DESCRIPTORS = 10_000
@@ -121,7 +124,7 @@ def _load(body: bytes) -> dict[str, Any]:
 
 
 def _media_type(document: dict[str, Any], content_type: str | None) -> str:
-    """The type that the header and the body agree on (distribution-spec v1.1.1, "Pushing Manifests")."""
+    """The type on which header and body agree (distribution-spec v1.1.1, "Pushing Manifests")."""
     declared = _text(document, "mediaType")
     header = content_type.split(";", 1)[0].strip().lower() if content_type else None
     if header and declared and header != declared:
@@ -131,7 +134,8 @@ def _media_type(document: dict[str, Any], content_type: str | None) -> str:
         raise InvalidManifest("neither a Content-Type header nor a mediaType")
     if media_type not in MANIFEST_TYPES:
         raise InvalidManifest(
-            f"unsupported type {media_type[:150]!r}: expected one of {', '.join(sorted(MANIFEST_TYPES))}"
+            f"unsupported type {media_type[:150]!r}:"
+            f" expected one of {', '.join(sorted(MANIFEST_TYPES))}"
         )
     return media_type
 
@@ -182,7 +186,9 @@ def _annotations(value: dict[str, Any], where: str) -> tuple[tuple[str, str], ..
     annotations = value.get("annotations")
     if annotations is None:
         return ()
-    if not isinstance(annotations, dict) or not all(isinstance(v, str) for v in annotations.values()):
+    if not isinstance(annotations, dict) or not all(
+        isinstance(v, str) for v in annotations.values()
+    ):
         raise InvalidManifest(f"{where}: annotations have to map text to text")
     return tuple(annotations.items())
 

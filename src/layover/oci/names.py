@@ -14,7 +14,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 
-# Clients limit a host and a name together to 255 characters; the specification names that limit too.
+# The length that many clients allow for a host and a name together, as the specification notes.
 MAX_NAME_LENGTH = 255
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -69,6 +70,12 @@ class Database:
             executor.shutdown()
         for engine in {self._engine, self._write_engine}:
             engine.dispose()
+
+
+def insert_or_ignore(connection: Connection, table: Table, **values: object) -> None:
+    """Insert a row unless there is one with the same key; alike on every database we know."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    connection.execute(dialect.insert(table).values(**values).on_conflict_do_nothing())
 
 
 async def _in_thread(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:

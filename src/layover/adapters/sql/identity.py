@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Insert, and_, delete, insert, or_, select
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.schema import organizations, projects, server_keys, tokens, users
-from layover.identity.models import Principal, Project, TokenKind
+from layover.identity.models import FirstTenant, Principal, Project, TokenKind
 
 
 class SqlIdentityStore:
@@ -46,19 +46,7 @@ class SqlIdentityStore:
         created_at: datetime,
         expires_at: datetime | None,
     ) -> None:
-        statement = insert(tokens).values(
-            id=principal.token_id,
-            kind=principal.kind.value,
-            secret_hash=secret_hash,
-            organization_id=principal.organization_id,
-            user_id=principal.user_id,
-            project_id=principal.project_id,
-            build_id=principal.build_id,
-            tags=" ".join(sorted(principal.tags)) or None,
-            description=description,
-            created_at=created_at,
-            expires_at=expires_at,
-        )
+        statement = _insert_token(principal, secret_hash, description, created_at, expires_at)
         await self._database.write(lambda connection: connection.execute(statement))
 
     async def revoke_build_tokens(self, build_id: str, kind: TokenKind) -> None:
@@ -97,40 +85,42 @@ class SqlIdentityStore:
             for row in rows
         ]
 
-    async def create_first_tenant(
-        self,
-        organization_id: str,
-        user_id: str,
-        project_id: str,
-        names: tuple[str, str, str],
-        now: datetime,
-    ) -> bool:
-        organization_name, user_name, project_name = names
+    async def has_organization(self) -> bool:
+        query = select(organizations.c.id).limit(1)
+        return await self._database.read(
+            lambda connection: connection.execute(query).first() is not None
+        )
 
-        def work(connection: Connection) -> bool:
-            if connection.execute(select(organizations.c.id).limit(1)).first() is not None:
-                return False
+    async def create_first_tenant(self, tenant: FirstTenant, secret_hash: bytes) -> None:
+        now, organization_id = tenant.created_at, tenant.admin.organization_id
+
+        def work(connection: Connection) -> None:
             connection.execute(
                 insert(organizations).values(
-                    id=organization_id, name=organization_name, created_at=now
+                    id=organization_id, name=tenant.organization_name, created_at=now
                 )
             )
             connection.execute(
                 insert(users).values(
-                    id=user_id, organization_id=organization_id, name=user_name, created_at=now
+                    id=tenant.admin.user_id,
+                    organization_id=organization_id,
+                    name=tenant.user_name,
+                    created_at=now,
                 )
             )
             connection.execute(
                 insert(projects).values(
-                    id=project_id,
+                    id=tenant.project_id,
                     organization_id=organization_id,
-                    name=project_name,
+                    name=tenant.project_name,
                     created_at=now,
                 )
             )
-            return True
+            connection.execute(
+                _insert_token(tenant.admin, secret_hash, "made at the first start", now, None)
+            )
 
-        return await self._database.write(work)
+        await self._database.write(work)
 
     async def server_key(self, name: str, candidate: bytes) -> bytes:
         def work(connection: Connection) -> bytes:
@@ -142,3 +132,25 @@ class SqlIdentityStore:
             return key
 
         return await self._database.write(work)
+
+
+def _insert_token(
+    principal: Principal,
+    secret_hash: bytes,
+    description: str,
+    created_at: datetime,
+    expires_at: datetime | None,
+) -> Insert:
+    return insert(tokens).values(
+        id=principal.token_id,
+        kind=principal.kind.value,
+        secret_hash=secret_hash,
+        organization_id=principal.organization_id,
+        user_id=principal.user_id,
+        project_id=principal.project_id,
+        build_id=principal.build_id,
+        tags=" ".join(sorted(principal.tags)) or None,
+        description=description,
+        created_at=created_at,
+        expires_at=expires_at,
+    )

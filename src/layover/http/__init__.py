@@ -1,0 +1,1 @@
+"""The HTTP surface: each handler parses, authorizes, calls one service, shapes the response."""

@@ -1,0 +1,1 @@
+"""Plain ASGI middleware: blobs stream through it untouched."""

@@ -1,0 +1,1 @@
+"""The distribution specification's endpoints under /v2/, and their token authentication."""

@@ -1,0 +1,112 @@
+"""Who calls the registry, and whether it may.
+
+Two forms are taken: Basic with the user name `x-token` and a token as password, and Bearer with
+a registry token from /token or with a token itself (distribution's "Token Authentication
+Specification").
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from layover.http.oci.errors import InvalidRequest, ScopeInsufficient
+from layover.identity.access import Action
+from layover.identity.models import IdentityError, Principal, Unauthenticated
+from layover.identity.registry_tokens import RegistryTokens, Scope
+from layover.identity.service import IdentityService
+from layover.oci.names import RepositoryName
+
+USER_NAME = "x-token"
+
+# The action that a scope names for what we call an action.
+_SCOPE_ACTIONS = {Action.PULL: "pull", Action.PUSH: "push", Action.DELETE: "delete"}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated caller and, with a registry token, the scopes it is narrowed to."""
+
+    principal: Principal
+    scopes: tuple[Scope, ...] | None
+
+    def covers(self, repository: RepositoryName, action: Action) -> bool:
+        """Whether the caller's registry token, if that is what it has, was got for this."""
+        if self.scopes is None:
+            return True
+        return any(
+            scope.repository == repository.value and _SCOPE_ACTIONS[action] in scope.actions
+            for scope in self.scopes
+        )
+
+
+class Authenticator:
+    """Reads `Authorization` headers and asks identity what their callers may do."""
+
+    def __init__(self, identity: IdentityService, tokens: RegistryTokens, url: str) -> None:
+        """`url` is how clients reach this server."""
+        self._identity, self._tokens = identity, tokens
+        self._realm, self._service = f"{url}/token", url.partition("://")[2]
+
+    async def caller(self, request: Request) -> Caller:
+        """Raise Unauthenticated unless the request carries a valid token."""
+        scheme, _, value = request.headers.get("authorization", "").partition(" ")
+        match scheme.lower():
+            case "basic":
+                return Caller(await self._identity.authenticate(basic_secret(value)), None)
+            case "bearer" if value.count(".") == 2:
+                token_id, scopes = self._tokens.read(value)
+                return Caller(await self._identity.principal_of(token_id), scopes)
+            case "bearer":
+                return Caller(await self._identity.authenticate(value.strip()), None)
+            case _:
+                raise Unauthenticated
+
+    async def authorize(
+        self, request: Request, repository: RepositoryName, action: Action
+    ) -> Principal:
+        """The caller, if it may do `action` in the repository.
+
+        Raises Unauthenticated, ScopeInsufficient, ProjectUnknown, ActionDenied.
+        """
+        caller = await self.caller(request)
+        if not caller.covers(repository, action):
+            raise ScopeInsufficient(repository.value, _SCOPE_ACTIONS[action])
+        await self._identity.authorize(caller.principal, action, repository.project_id)
+        return caller.principal
+
+    async def may_pull(self, request: Request, repository: RepositoryName) -> bool:
+        """Whether the caller may also pull from `repository`, as a mount's source."""
+        try:
+            await self.authorize(request, repository, Action.PULL)
+        except (IdentityError, ScopeInsufficient):
+            return False
+        return True
+
+    def challenge(self, scope: str | None, error: str | None) -> dict[str, str]:
+        """The WWW-Authenticate header that tells a client where to get a registry token."""
+        parts = [f'Bearer realm="{self._realm}"', f'service="{self._service}"']
+        if scope:
+            parts.append(f'scope="{scope}"')
+        if error:
+            parts.append(f'error="{error}"')
+        return {"WWW-Authenticate": ",".join(parts)}
+
+
+def basic_secret(value: str) -> str:
+    """The token in a Basic header's value. Raises Unauthenticated, InvalidRequest."""
+    try:
+        user, separator, secret = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise InvalidRequest("malformed Basic credentials") from error
+    check_user_name(user)
+    if not separator or not secret:
+        raise Unauthenticated
+    return secret
+
+
+def check_user_name(user: str) -> None:
+    """Raise InvalidRequest unless it is the one user name that tokens go with."""
+    if user != USER_NAME:
+        raise InvalidRequest(f"the user name has to be {USER_NAME}, with a token as password")

@@ -1,0 +1,105 @@
+"""/v2/NAME/blobs/DIGEST (distribution-spec v1.1.1, "Pulling blobs", "Deleting Blobs")."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from layover.http.oci.auth import Authenticator
+from layover.http.oci.paths import repository_of
+from layover.http.oci.ranges import ByteRange, RangeUnsatisfiable, matches, parse_range
+from layover.identity.access import Action
+from layover.oci.digest import Digest
+from layover.registry.blobs import BlobService
+
+
+class BlobRoutes:
+    """Reads and deletes the blobs that a repository shows."""
+
+    def __init__(self, authenticator: Authenticator, blobs: BlobService) -> None:
+        self._authenticator, self._blobs = authenticator, blobs
+
+    def routes(self) -> list[Route]:
+        path = "/v2/{name:path}/blobs/{digest}"
+        return [Route(path, self._blob, methods=["GET", "HEAD", "DELETE"])]
+
+    async def _blob(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            return await self._delete(request)
+        return await self._get(request)
+
+    async def _get(self, request: Request) -> Response:
+        repository, digest = repository_of(request), Digest.parse(request.path_params["digest"])
+        await self._authenticator.authorize(request, repository, Action.PULL)
+        size = await self._blobs.size(repository, digest)
+        etag = f'"{digest}"'
+        headers = {
+            "Docker-Content-Digest": str(digest),
+            "ETag": etag,
+            "Accept-Ranges": "bytes",
+            "Content-Type": "application/octet-stream",
+        }
+        if matches(request.headers.get("if-none-match"), etag):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        # A range asked for under another entity tag asks for the whole of this one.
+        asked = request.headers.get("range")
+        if request.headers.get("if-range", etag) != etag:
+            asked = None
+        try:
+            part = parse_range(asked, size)
+        except RangeUnsatisfiable:
+            headers["Content-Range"] = f"bytes */{size}"
+            return Response(status_code=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers=headers)
+        status = HTTPStatus.OK
+        if part is not None:
+            status = HTTPStatus.PARTIAL_CONTENT
+            headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+        part = part or ByteRange(0, size)
+        headers["Content-Length"] = str(part.stop - part.start)
+        if request.method == "HEAD":
+            return Response(status_code=status, headers=headers)
+        return _BlobResponse(status, headers, self._blobs.read(digest, part.start, part.stop))
+
+    async def _delete(self, request: Request) -> Response:
+        repository, digest = repository_of(request), Digest.parse(request.path_params["digest"])
+        await self._authenticator.authorize(request, repository, Action.DELETE)
+        await self._blobs.delete(repository, digest)
+        return Response(status_code=HTTPStatus.ACCEPTED)
+
+
+class _BlobResponse(Response):
+    """Streams blocks as they are read, and stops reading when the client has gone.
+
+    uvicorn (0.54) drops what is sent to a client that has gone without a word, so the
+    disconnect is watched for.
+    """
+
+    def __init__(
+        self, status: HTTPStatus, headers: Mapping[str, str], blocks: AsyncIterator[bytes]
+    ) -> None:
+        self.status_code = status
+        self.background = None
+        self.init_headers(headers)
+        self._blocks = blocks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        gone = asyncio.create_task(_until_gone(receive))
+        try:
+            async for block in self._blocks:
+                if gone.done():
+                    return
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            gone.cancel()
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

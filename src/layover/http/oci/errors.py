@@ -1,0 +1,96 @@
+"""Errors in the specification's form (distribution-spec v1.1.1, "Error Codes")."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from starlette.responses import JSONResponse, Response
+
+from layover.errors import LayoverError, StorageFull, StorageUnavailable
+from layover.identity.models import ActionDenied, ProjectUnknown, Unauthenticated
+from layover.oci.digest import InvalidDigest
+from layover.oci.manifests import InvalidManifest
+from layover.oci.names import InvalidRepositoryName, InvalidTag
+from layover.registry.models import (
+    BlobInUse,
+    BlobUnknown,
+    DigestMismatch,
+    ManifestBlobUnknown,
+    ManifestInUse,
+    ManifestTooLarge,
+    ManifestUnknown,
+    RegistryError,
+    TagProtected,
+    UploadBusy,
+    UploadOutOfOrder,
+    UploadTruncated,
+    UploadUnknown,
+)
+
+
+class InvalidRequest(RegistryError):
+    """A header or a query parameter is missing or malformed."""
+
+
+class Unsupported(RegistryError):
+    """The registry has no such endpoint or method."""
+
+
+class ScopeInsufficient(RegistryError):
+    """The registry token was not got for this; the client gets another one."""
+
+    def __init__(self, repository: str, action: str) -> None:
+        super().__init__(f"this registry token does not cover {action} on {repository}")
+        self.repository, self.action = repository, action
+
+
+@dataclass(frozen=True, slots=True)
+class OciError:
+    """How an error is told: its status and the specification's code."""
+
+    status: HTTPStatus
+    code: str
+
+
+# The specification has no code of its own for a 416, a conflict or a full disk.
+OCI_ERRORS: Mapping[type[LayoverError], OciError] = {
+    ActionDenied: OciError(HTTPStatus.FORBIDDEN, "DENIED"),
+    BlobInUse: OciError(HTTPStatus.CONFLICT, "DENIED"),
+    BlobUnknown: OciError(HTTPStatus.NOT_FOUND, "BLOB_UNKNOWN"),
+    DigestMismatch: OciError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID"),
+    InvalidDigest: OciError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID"),
+    InvalidManifest: OciError(HTTPStatus.BAD_REQUEST, "MANIFEST_INVALID"),
+    InvalidRepositoryName: OciError(HTTPStatus.BAD_REQUEST, "NAME_INVALID"),
+    InvalidRequest: OciError(HTTPStatus.BAD_REQUEST, "UNSUPPORTED"),
+    InvalidTag: OciError(HTTPStatus.BAD_REQUEST, "MANIFEST_INVALID"),
+    ManifestBlobUnknown: OciError(HTTPStatus.BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
+    ManifestInUse: OciError(HTTPStatus.CONFLICT, "DENIED"),
+    ManifestTooLarge: OciError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "SIZE_INVALID"),
+    ManifestUnknown: OciError(HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN"),
+    ProjectUnknown: OciError(HTTPStatus.NOT_FOUND, "NAME_UNKNOWN"),
+    ScopeInsufficient: OciError(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED"),
+    StorageFull: OciError(HTTPStatus.INSUFFICIENT_STORAGE, "UNKNOWN"),
+    StorageUnavailable: OciError(HTTPStatus.SERVICE_UNAVAILABLE, "UNKNOWN"),
+    TagProtected: OciError(HTTPStatus.FORBIDDEN, "DENIED"),
+    Unauthenticated: OciError(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED"),
+    Unsupported: OciError(HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+    UploadBusy: OciError(HTTPStatus.CONFLICT, "BLOB_UPLOAD_INVALID"),
+    UploadOutOfOrder: OciError(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
+    UploadTruncated: OciError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID"),
+    UploadUnknown: OciError(HTTPStatus.NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
+}
+
+
+def error_response(error: LayoverError, headers: Mapping[str, str] | None = None) -> Response:
+    """The response that tells `error`; its type stands in OCI_ERRORS."""
+    told = OCI_ERRORS[type(error)]
+    return error_body(told, str(error), headers)
+
+
+def error_body(told: OciError, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A response in the specification's error form."""
+    return JSONResponse(
+        {"errors": [{"code": told.code, "message": message, "detail": None}]},
+        told.status,
+        headers=dict(headers or {}),
+    )

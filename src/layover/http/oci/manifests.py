@@ -1,0 +1,142 @@
+"""/v2/NAME/manifests/REFERENCE, /v2/NAME/tags/list and /v2/NAME/referrers/DIGEST
+(distribution-spec v1.1.1, "Pulling manifests", "Pushing Manifests", "Content Discovery")."""
+
+from http import HTTPStatus
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from layover.http.oci.auth import Authenticator
+from layover.http.oci.paths import content, page_limit, repository_of
+from layover.http.oci.ranges import matches
+from layover.identity.access import Action, may_write_tag
+from layover.identity.models import ActionDenied
+from layover.oci.digest import Digest
+from layover.oci.manifests import OCI_INDEX
+from layover.oci.names import Tag, parse_reference
+from layover.registry.manifests import MAX_MANIFEST_BYTES, ManifestService
+from layover.registry.models import ManifestTooLarge, Referrer
+
+
+class ManifestRoutes:
+    """Manifests, and what is listed of them."""
+
+    def __init__(self, authenticator: Authenticator, manifests: ManifestService) -> None:
+        self._authenticator, self._manifests = authenticator, manifests
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                "/v2/{name:path}/manifests/{reference}",
+                self._manifest,
+                methods=["GET", "HEAD", "PUT", "DELETE"],
+            ),
+            Route("/v2/{name:path}/tags/list", self._tags, methods=["GET"]),
+            Route("/v2/{name:path}/referrers/{digest}", self._referrers, methods=["GET"]),
+        ]
+
+    async def _manifest(self, request: Request) -> Response:
+        match request.method:
+            case "PUT":
+                return await self._put(request)
+            case "DELETE":
+                return await self._delete(request)
+            case _:
+                return await self._get(request)
+
+    async def _get(self, request: Request) -> Response:
+        repository = repository_of(request)
+        reference = parse_reference(request.path_params["reference"])
+        await self._authenticator.authorize(request, repository, Action.PULL)
+        stored = await self._manifests.find(repository, reference)
+        etag = f'"{stored.digest}"'
+        headers = {
+            "Docker-Content-Digest": str(stored.digest),
+            "ETag": etag,
+            "Content-Type": stored.media_type,
+        }
+        if matches(request.headers.get("if-none-match"), etag):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        # Starlette leaves the body out of a HEAD's answer and keeps its length.
+        return Response(stored.body, headers=headers)
+
+    async def _put(self, request: Request) -> Response:
+        repository = repository_of(request)
+        reference = parse_reference(request.path_params["reference"])
+        principal = await self._authenticator.authorize(request, repository, Action.PUSH)
+        if isinstance(reference, Tag) and not may_write_tag(principal, reference):
+            raise ActionDenied(f"write tag {reference}: a build's token writes its own tags alone")
+        body = await _bounded_body(request)
+        stored, subject = await self._manifests.put(
+            repository,
+            reference,
+            body,
+            request.headers.get("content-type"),
+            principal.build_id,
+        )
+        headers = {
+            "Location": f"/v2/{repository}/manifests/{stored.digest}",
+            "Docker-Content-Digest": str(stored.digest),
+        }
+        if subject is not None:
+            headers["OCI-Subject"] = str(subject)
+        return Response(status_code=HTTPStatus.CREATED, headers=headers)
+
+    async def _delete(self, request: Request) -> Response:
+        repository = repository_of(request)
+        reference = parse_reference(request.path_params["reference"])
+        await self._authenticator.authorize(request, repository, Action.DELETE)
+        await self._manifests.delete(repository, reference)
+        return Response(status_code=HTTPStatus.ACCEPTED)
+
+    async def _tags(self, request: Request) -> Response:
+        repository = repository_of(request)
+        await self._authenticator.authorize(request, repository, Action.PULL)
+        limit = page_limit(request)
+        page = await self._manifests.list_tags(repository, limit, request.query_params.get("last"))
+        headers = {}
+        if page.has_more and page.tags:
+            query = f"n={limit}&last={quote(page.tags[-1].value)}"
+            headers["Link"] = f'</v2/{repository}/tags/list?{query}>; rel="next"'
+        names = [tag.value for tag in page.tags]
+        return JSONResponse({"name": repository.value, "tags": names}, headers=headers)
+
+    async def _referrers(self, request: Request) -> Response:
+        repository = repository_of(request)
+        subject = Digest.parse(request.path_params["digest"])
+        await self._authenticator.authorize(request, repository, Action.PULL)
+        artifact_type = request.query_params.get("artifactType")
+        referrers = await self._manifests.list_referrers(repository, subject, artifact_type)
+        index = {
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [_descriptor(referrer) for referrer in referrers],
+        }
+        headers = {"OCI-Filters-Applied": "artifactType"} if artifact_type is not None else {}
+        return JSONResponse(index, headers=headers, media_type=OCI_INDEX)
+
+
+async def _bounded_body(request: Request) -> bytes:
+    """The whole body. Raises ManifestTooLarge before more than the limit is held."""
+    body = bytearray()
+    async for chunk in content(request):
+        body += chunk
+        if len(body) > MAX_MANIFEST_BYTES:
+            raise ManifestTooLarge(MAX_MANIFEST_BYTES)
+    return bytes(body)
+
+
+def _descriptor(referrer: Referrer) -> dict[str, object]:
+    found = referrer.descriptor
+    described: dict[str, object] = {
+        "mediaType": found.media_type,
+        "digest": str(found.digest),
+        "size": found.size_bytes,
+    }
+    if referrer.artifact_type:
+        described["artifactType"] = referrer.artifact_type
+    if found.annotations:
+        described["annotations"] = dict(found.annotations)
+    return described

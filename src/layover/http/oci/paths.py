@@ -1,0 +1,35 @@
+"""What the registry's paths and query parameters say."""
+
+from collections.abc import AsyncIterator
+
+from starlette.requests import ClientDisconnect, Request
+
+from layover.http.oci.errors import InvalidRequest
+from layover.oci.names import RepositoryName
+from layover.registry.models import UploadTruncated
+
+MAX_PAGE = 10_000
+
+
+def repository_of(request: Request) -> RepositoryName:
+    """The `<name>` of the path. Raises InvalidRepositoryName."""
+    return RepositoryName.parse(request.path_params["name"])
+
+
+def page_limit(request: Request) -> int | None:
+    """The `n` of a listing, None when there is none. Raises InvalidRequest."""
+    text = request.query_params.get("n")
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise InvalidRequest("n has to be a number")
+    return min(int(text[:6]), MAX_PAGE)
+
+
+async def content(request: Request) -> AsyncIterator[bytes]:
+    """The request's body as it arrives. Raises UploadTruncated when the client goes away."""
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect as error:
+        raise UploadTruncated from error

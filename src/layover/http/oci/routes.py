@@ -1,0 +1,120 @@
+"""The registry's routes, and how its errors leave."""
+
+import functools
+from collections.abc import Awaitable, Callable
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from layover.errors import LayoverError
+from layover.http.oci.auth import Authenticator
+from layover.http.oci.blobs import BlobRoutes
+from layover.http.oci.errors import (
+    OCI_ERRORS,
+    ScopeInsufficient,
+    Unsupported,
+    error_response,
+)
+from layover.http.oci.manifests import ManifestRoutes
+from layover.http.oci.paths import repository_of
+from layover.http.oci.tokens import TokenRoutes
+from layover.http.oci.uploads import UploadRoutes
+from layover.identity.models import Unauthenticated
+from layover.identity.registry_tokens import RegistryTokens
+from layover.identity.service import IdentityService
+from layover.oci.names import InvalidRepositoryName
+from layover.registry.blobs import BlobService
+from layover.registry.manifests import ManifestService
+from layover.registry.uploads import UploadService
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+_log = structlog.get_logger(__name__)
+
+
+def oci_routes(
+    identity: IdentityService,
+    registry_tokens: RegistryTokens,
+    blobs: BlobService,
+    uploads: UploadService,
+    manifests: ManifestService,
+    url: str,
+) -> list[Route]:
+    """Every route of the registry; `url` is how clients reach this server."""
+    authenticator = Authenticator(identity, registry_tokens, url)
+
+    async def base(request: Request) -> Response:
+        """distribution-spec v1.1.1, "Determining Support"."""
+        await authenticator.caller(request)
+        return JSONResponse({})
+
+    async def unsupported(request: Request) -> Response:
+        await authenticator.caller(request)
+        raise Unsupported(f"no {request.method} {request.url.path} in this registry")
+
+    routes = [
+        Route("/v2/", base, methods=["GET"]),
+        # Uploads before blobs: a session's path would read as a blob of a repository
+        # whose name ends in "blobs".
+        *UploadRoutes(authenticator, uploads, blobs).routes(),
+        *BlobRoutes(authenticator, blobs).routes(),
+        *ManifestRoutes(authenticator, manifests).routes(),
+        *TokenRoutes(authenticator, identity, registry_tokens).routes(),
+        Route("/v2/{rest:path}", unsupported, methods=_METHODS),
+    ]
+    return [
+        Route(
+            route.path,
+            _answering(authenticator, route.endpoint),
+            methods=_METHODS if route.endpoint is unsupported else list(route.methods or ()),
+            name=f"{route.path}",
+        )
+        for route in routes
+    ]
+
+
+def _answering(authenticator: Authenticator, endpoint: Endpoint) -> Endpoint:
+    """`endpoint`, with its errors told in the specification's form."""
+
+    @functools.wraps(endpoint)
+    async def answer(request: Request) -> Response:
+        try:
+            response = await endpoint(request)
+        except LayoverError as error:
+            if type(error) not in OCI_ERRORS:
+                raise
+            response = error_response(error, _challenge(authenticator, request, error))
+            _log.info(
+                "request_refused",
+                status=response.status_code,
+                code=OCI_ERRORS[type(error)].code,
+                reason=str(error),
+            )
+        response.headers.update(_API_VERSION)
+        return response
+
+    return answer
+
+
+def _challenge(
+    authenticator: Authenticator, request: Request, error: LayoverError
+) -> dict[str, str]:
+    """Where to get a registry token, for a client that has none or too narrow a one."""
+    if not isinstance(error, Unauthenticated | ScopeInsufficient):
+        return {}
+    try:
+        name = repository_of(request)
+    except (KeyError, InvalidRepositoryName):
+        return authenticator.challenge(None, None)
+    actions = "pull" if request.method in ("GET", "HEAD") else "pull,push"
+    if request.method == "DELETE":
+        actions = "delete"
+    insufficient = isinstance(error, ScopeInsufficient)
+    return authenticator.challenge(
+        f"repository:{name}:{actions}", "insufficient_scope" if insufficient else None
+    )

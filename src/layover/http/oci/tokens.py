@@ -1,0 +1,75 @@
+"""/token: trades a token for a registry token (distribution's "Token Authentication
+Specification", GET; "OAuth2 Token Authentication", POST)."""
+
+import re
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from layover.http.oci.auth import Authenticator, check_user_name
+from layover.http.oci.errors import InvalidRequest
+from layover.identity.models import Principal
+from layover.identity.registry_tokens import LIFETIME, RegistryTokens, Scope
+from layover.identity.service import IdentityService
+
+_SCOPE = re.compile(
+    r"repository(?:\([a-z]+\))?:(?P<name>[^ :]+(?::[0-9]+/[^ :]+)?):(?P<actions>[a-z,*]+)"
+)
+_MAX_SCOPES = 100
+
+
+class TokenRoutes:
+    """Any holder of a token gets a registry token; what it can do is decided when it is used."""
+
+    def __init__(
+        self, authenticator: Authenticator, identity: IdentityService, tokens: RegistryTokens
+    ) -> None:
+        self._authenticator, self._identity, self._tokens = authenticator, identity, tokens
+
+    def routes(self) -> list[Route]:
+        return [Route("/token", self._token, methods=["GET", "POST"])]
+
+    async def _token(self, request: Request) -> Response:
+        if request.method == "POST":
+            principal, texts = await self._form(request)
+        else:
+            principal = (await self._authenticator.caller(request)).principal
+            texts = request.query_params.getlist("scope")
+        token = self._tokens.issue(principal, _scopes(texts))
+        return JSONResponse(
+            {
+                # Clients read the one or the other.
+                "token": token,
+                "access_token": token,
+                "expires_in": int(LIFETIME.total_seconds()),
+            },
+            headers={"Cache-Control": "no-store"},
+        )
+
+    async def _form(self, request: Request) -> tuple[Principal, list[str]]:
+        form = await request.form(max_files=0, max_fields=20)
+        match form.get("grant_type"):
+            case "password":
+                check_user_name(str(form.get("username", "")))
+                secret = str(form.get("password", ""))
+            case "refresh_token":
+                secret = str(form.get("refresh_token", ""))
+            case _:
+                raise InvalidRequest("grant_type has to be password or refresh_token")
+        return await self._identity.authenticate(secret), [str(form.get("scope", ""))]
+
+
+def _scopes(texts: list[str]) -> tuple[Scope, ...]:
+    """The repository scopes asked for; what is malformed or of another kind gives nothing."""
+    words = [word for text in texts for word in text.split()][:_MAX_SCOPES]
+    return tuple(
+        Scope(match["name"], _actions(match["actions"]))
+        for word in words
+        if (match := _SCOPE.fullmatch(word)) is not None
+    )
+
+
+def _actions(text: str) -> frozenset[str]:
+    actions = frozenset(text.split(","))
+    return actions | {"pull", "push", "delete"} if "*" in actions else actions

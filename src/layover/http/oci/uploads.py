@@ -1,0 +1,127 @@
+"""/v2/NAME/blobs/uploads/ (distribution-spec v1.1.1, "Pushing blobs")."""
+
+import re
+from http import HTTPStatus
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from layover.http.oci.auth import Authenticator
+from layover.http.oci.errors import InvalidRequest
+from layover.http.oci.paths import content, repository_of
+from layover.identity.access import Action
+from layover.oci.digest import Digest
+from layover.oci.names import RepositoryName
+from layover.registry.blobs import BlobService
+from layover.registry.models import Upload
+from layover.registry.uploads import UploadService
+
+_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/(?:\d+|\*))?")
+
+
+class UploadRoutes:
+    """Starts, continues, finishes and cancels upload sessions; mounts blobs."""
+
+    def __init__(
+        self, authenticator: Authenticator, uploads: UploadService, blobs: BlobService
+    ) -> None:
+        self._authenticator, self._uploads, self._blobs = authenticator, uploads, blobs
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v2/{name:path}/blobs/uploads/", self._start, methods=["POST"]),
+            Route(
+                "/v2/{name:path}/blobs/uploads/{upload_id}",
+                self._session,
+                methods=["GET", "PATCH", "PUT", "DELETE"],
+            ),
+        ]
+
+    async def _start(self, request: Request) -> Response:
+        repository = repository_of(request)
+        await self._authenticator.authorize(request, repository, Action.PUSH)
+        query = request.query_params
+        if "mount" in query:
+            digest = Digest.parse(query["mount"])
+            if await self._mount(request, repository, digest):
+                return _created(repository, digest)
+        elif "digest" in query:
+            digest = Digest.parse(query["digest"])
+            await self._uploads.push(repository, digest, content(request))
+            return _created(repository, digest)
+        upload = await self._uploads.start(repository)
+        return _session(HTTPStatus.ACCEPTED, upload)
+
+    async def _mount(self, request: Request, repository: RepositoryName, digest: Digest) -> bool:
+        """Whether the blob could be mounted; if not, the client uploads it."""
+        text = request.query_params.get("from")
+        if text is None:
+            return False
+        source = RepositoryName.parse(text)
+        # Without pull on the source its blobs do not exist for this client.
+        if not await self._authenticator.may_pull(request, source):
+            return False
+        return await self._blobs.mount(source, repository, digest)
+
+    async def _session(self, request: Request) -> Response:
+        repository, upload_id = repository_of(request), request.path_params["upload_id"]
+        await self._authenticator.authorize(request, repository, Action.PUSH)
+        match request.method:
+            case "PATCH":
+                upload = await self._uploads.append(
+                    repository, upload_id, content(request), _first_byte(request)
+                )
+                return _session(HTTPStatus.ACCEPTED, upload)
+            case "PUT":
+                if "digest" not in request.query_params:
+                    raise InvalidRequest("the digest parameter is missing")
+                digest = Digest.parse(request.query_params["digest"])
+                await self._uploads.finish(
+                    repository, upload_id, digest, content(request), _first_byte(request)
+                )
+                return _created(repository, digest)
+            case "DELETE":
+                await self._uploads.cancel(repository, upload_id)
+                return Response(status_code=HTTPStatus.NO_CONTENT)
+            case _:
+                upload = await self._uploads.find(repository, upload_id)
+                return _session(HTTPStatus.NO_CONTENT, upload)
+
+
+def _first_byte(request: Request) -> int | None:
+    """Where the chunk starts, None without a Content-Range. Raises InvalidRequest."""
+    header = request.headers.get("content-range")
+    if header is None:
+        return None
+    match = _CONTENT_RANGE.fullmatch(header.strip())
+    if match is None:
+        raise InvalidRequest(f"Content-Range has to be <first>-<last>, not {header[:100]!r}")
+    first, last = int(match[1]), int(match[2])
+    length = request.headers.get("content-length")
+    if length is not None and int(length) != last - first + 1:
+        raise InvalidRequest(f"Content-Range {header} does not fit Content-Length {length}")
+    return first
+
+
+def _created(repository: RepositoryName, digest: Digest) -> Response:
+    return Response(
+        status_code=HTTPStatus.CREATED,
+        headers={
+            "Location": f"/v2/{repository}/blobs/{digest}",
+            "Docker-Content-Digest": str(digest),
+        },
+    )
+
+
+def _session(status: HTTPStatus, upload: Upload) -> Response:
+    # distribution answers 0-0 for an empty session, and clients rely on it.
+    last = max(0, upload.size_bytes - 1)
+    return Response(
+        status_code=status,
+        headers={
+            "Location": f"/v2/{upload.repository}/blobs/uploads/{upload.id}",
+            "Range": f"0-{last}",
+            "Docker-Upload-UUID": upload.id,
+        },
+    )

@@ -1,0 +1,1 @@
+"""The registry: manifests, blobs, upload sessions, tags, referrers."""

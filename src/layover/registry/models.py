@@ -1,0 +1,147 @@
+"""What the registry keeps, and why it refuses."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from layover.errors import LayoverError
+from layover.oci.digest import Digest
+from layover.oci.manifests import Descriptor
+from layover.oci.names import Reference, RepositoryName, Tag
+
+
+class RegistryError(LayoverError):
+    """Why the registry refused a request."""
+
+
+class BlobUnknown(RegistryError):
+    """The repository shows no blob with this digest."""
+
+    def __init__(self, repository: RepositoryName, digest: Digest) -> None:
+        super().__init__(f"no blob {digest} in {repository}")
+        self.repository, self.digest = repository, digest
+
+
+class BlobInUse(RegistryError):
+    """A manifest of the repository needs the blob."""
+
+    def __init__(self, digest: Digest, manifest: str) -> None:
+        super().__init__(f"manifest {manifest} needs {digest}: delete the manifest first")
+        self.digest, self.manifest = digest, manifest
+
+
+class ManifestUnknown(RegistryError):
+    """The repository holds no manifest with this tag or digest."""
+
+    def __init__(self, repository: RepositoryName, reference: Reference) -> None:
+        super().__init__(f"no manifest {reference} in {repository}")
+        self.repository, self.reference = repository, reference
+
+
+class ManifestInUse(RegistryError):
+    """An index of the repository needs the manifest."""
+
+    def __init__(self, digest: Digest, index: str) -> None:
+        super().__init__(f"index {index} needs {digest}: delete the index first")
+        self.digest, self.index = digest, index
+
+
+class ManifestBlobUnknown(RegistryError):
+    """A pushed manifest refers to content that its repository does not hold."""
+
+    def __init__(self, repository: RepositoryName, missing: tuple[Digest, ...]) -> None:
+        super().__init__(
+            f"{repository} holds no {', '.join(map(str, missing[:10]))}: push what a manifest"
+            " refers to before the manifest"
+        )
+        self.repository, self.missing = repository, missing
+
+
+class ManifestTooLarge(RegistryError):
+    """A pushed manifest is over the limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the manifest is larger than {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+class DigestMismatch(RegistryError):
+    """The content has another digest than the one it was sent under."""
+
+    def __init__(self, expected: Digest, actual: Digest) -> None:
+        super().__init__(f"the content's digest is {actual}, not {expected}: send it again")
+        self.expected, self.actual = expected, actual
+
+
+class TagProtected(RegistryError):
+    """The tag was saved by a build and belongs to it alone."""
+
+    def __init__(self, tag: Tag, build_id: str) -> None:
+        super().__init__(f"tag {tag} is what build {build_id} saved and cannot be changed")
+        self.tag, self.build_id = tag, build_id
+
+
+class UploadUnknown(RegistryError):
+    """No such upload session in this repository: it ended, expired, or never was."""
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"unknown upload {upload_id[:64]!r}: start a new one")
+        self.upload_id = upload_id
+
+
+class UploadBusy(RegistryError):
+    """Another request is writing to the upload session."""
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"another request is writing to upload {upload_id}")
+        self.upload_id = upload_id
+
+
+class UploadOutOfOrder(RegistryError):
+    """A chunk does not start where the upload session ends."""
+
+    def __init__(self, upload_id: str, size_bytes: int) -> None:
+        super().__init__(f"the next chunk has to start at byte {size_bytes}")
+        self.upload_id, self.size_bytes = upload_id, size_bytes
+
+
+class UploadTruncated(RegistryError):
+    """The request ended before the bytes that it announced."""
+
+    def __init__(self) -> None:
+        super().__init__("the request ended before its content did: send it again")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload session: bytes on their way to become a blob."""
+
+    id: str
+    repository: RepositoryName
+    size_bytes: int
+    """How much has been received and acknowledged."""
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A manifest as it was pushed."""
+
+    digest: Digest
+    media_type: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """A manifest whose subject is another one (distribution-spec v1.1.1, "Listing Referrers")."""
+
+    descriptor: Descriptor
+    artifact_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TagPage:
+    """A page of a repository's tags, in lexical order."""
+
+    tags: tuple[Tag, ...]
+    has_more: bool

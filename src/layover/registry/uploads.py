@@ -1,0 +1,243 @@
+"""Upload sessions: how bytes become a blob (distribution-spec v1.1.1, "Pushing blobs").
+
+Bytes are hashed while they are written. A session that goes on in the process that began it
+goes on with its hash; only one that moved, or that names an algorithm nobody expected, is read
+back.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+import structlog
+
+from layover.errors import StorageError
+from layover.oci.digest import Digest, Hash, new_hash
+from layover.oci.names import RepositoryName
+from layover.registry.models import (
+    DigestMismatch,
+    Upload,
+    UploadBusy,
+    UploadOutOfOrder,
+    UploadTruncated,
+    UploadUnknown,
+)
+from layover.registry.ports import BlobStore, RegistryStore
+
+Result = TypeVar("Result")
+
+# What a client that does not name its digest beforehand almost always ends with.
+_USUAL_ALGORITHM = "sha256"
+
+# A client that lost its connection and tries again at once meets its own first request, which
+# ends as soon as the server notices.
+_BUSY_PATIENCE = timedelta(seconds=10)
+
+_log = structlog.get_logger(__name__)
+
+
+class Truncatable:
+    """A request's content, which may end before it is whole."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self.is_truncated = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """What came, up to where it broke off."""
+        try:
+            async for chunk in self._chunks:
+                yield chunk
+        except UploadTruncated:
+            self.is_truncated = True
+
+
+class UploadService:
+    """Receives blobs. Only verified bytes ever become visible."""
+
+    def __init__(
+        self,
+        store: RegistryStore,
+        blobs: BlobStore,
+        now: Callable[[], datetime],
+        lifetime: timedelta,
+        busy_patience: timedelta = _BUSY_PATIENCE,
+    ) -> None:
+        """`lifetime` is how long a session lives after its last request."""
+        self._store, self._blobs, self._now = store, blobs, now
+        self._lifetime, self._busy_patience = lifetime, busy_patience
+        # How far each session of this process has been hashed, and with what result so far.
+        self._hashes: dict[str, tuple[int, Hash]] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def push(
+        self, repository: RepositoryName, digest: Digest, chunks: AsyncIterator[bytes]
+    ) -> None:
+        """Receive a blob in one request. Raises DigestMismatch, UploadTruncated."""
+        upload = await self.start(repository)
+        try:
+            await self.finish(repository, upload.id, digest, chunks, start=0)
+        except UploadTruncated:
+            # Nobody knows this session's ID, so nobody can go on with it.
+            await self._end(upload.id)
+            raise
+
+    async def start(self, repository: RepositoryName) -> Upload:
+        """Open a session."""
+        now = self._now()
+        upload = Upload(secrets.token_hex(16), repository, 0, now + self._lifetime)
+        await self._store.create_upload(upload, now)
+        return upload
+
+    async def find(self, repository: RepositoryName, upload_id: str) -> Upload:
+        """The session as it stands. Raises UploadUnknown."""
+        upload = await self._store.find_upload(repository, upload_id, self._now())
+        if upload is None:
+            raise UploadUnknown(upload_id)
+        return upload
+
+    async def append(
+        self,
+        repository: RepositoryName,
+        upload_id: str,
+        chunks: AsyncIterator[bytes],
+        start: int | None,
+    ) -> Upload:
+        """Append to a session and return it as it stands then.
+
+        `start` is the first byte named by Content-Range, None when the client named none. It
+        has to equal the current length (distribution-spec v1.1.1, "Pushing a blob in chunks").
+
+        Raises UploadUnknown, UploadBusy, UploadOutOfOrder; UploadTruncated when the client went
+        away, with what came kept for it to go on from.
+        """
+        async with self._locked(upload_id):
+            upload = await self._opened(repository, upload_id, start)
+            upload = await self._receive(upload, chunks, _USUAL_ALGORITHM)
+            await self._store.resize_upload(upload.id, upload.size_bytes, upload.expires_at)
+            return upload
+
+    async def finish(
+        self,
+        repository: RepositoryName,
+        upload_id: str,
+        digest: Digest,
+        chunks: AsyncIterator[bytes],
+        start: int | None,
+    ) -> None:
+        """Append what is left, verify the whole, and show it in the repository as `digest`.
+
+        Raises as `append` does, and DigestMismatch, which ends the session.
+        """
+        async with self._locked(upload_id):
+            upload = await self._opened(repository, upload_id, start)
+            upload = await self._receive(upload, chunks, digest.algorithm)
+            actual = await self._digest(upload, digest.algorithm)
+            if actual != digest:
+                await self._end(upload_id)
+                raise DigestMismatch(digest, actual)
+            # Bytes first, row second: a crash in between leaves bytes that nobody sees. The
+            # other order promises a digest that we cannot serve.
+            await self._or_end(upload_id, self._blobs.publish(upload_id, upload.size_bytes, digest))
+            await self._store.link_upload(upload, digest, self._now())
+            self._hashes.pop(upload_id, None)
+        _log.info(
+            "blob_committed",
+            repository=str(repository),
+            digest=str(digest),
+            size_bytes=upload.size_bytes,
+        )
+
+    async def cancel(self, repository: RepositoryName, upload_id: str) -> None:
+        """End a session and give its space back. Raises UploadUnknown, UploadBusy."""
+        async with self._locked(upload_id):
+            await self.find(repository, upload_id)
+            await self._end(upload_id)
+
+    async def clean_up(self) -> int:
+        """Remove what no live session needs; return how many uploads' bytes went."""
+        now = self._now()
+        # Bytes are listed before sessions: a session's row is there before its bytes are.
+        stored = await self._blobs.list_uploads()
+        live = await self._store.live_uploads(now)
+        for upload_id in stored - live:
+            await self._blobs.discard(upload_id)
+        await self._store.delete_expired_uploads(now)
+        for upload_id in self._hashes.keys() - live:
+            del self._hashes[upload_id]
+        return len(stored - live)
+
+    async def _opened(
+        self, repository: RepositoryName, upload_id: str, start: int | None
+    ) -> Upload:
+        upload = await self.find(repository, upload_id)
+        if start is not None and start != upload.size_bytes:
+            raise UploadOutOfOrder(upload_id, upload.size_bytes)
+        return upload
+
+    async def _receive(
+        self, upload: Upload, chunks: AsyncIterator[bytes], algorithm: str
+    ) -> Upload:
+        """Write `chunks` behind the session's bytes; record how far it got if they break off."""
+        hash_ = self._hash(upload, algorithm)
+        content = Truncatable(chunks)
+        size_bytes = await self._or_end(
+            upload.id,
+            self._blobs.append(
+                upload.id, upload.size_bytes, aiter(content), [hash_] if hash_ else []
+            ),
+        )
+        if hash_ is not None:
+            self._hashes[upload.id] = (size_bytes, hash_)
+        upload = replace(upload, size_bytes=size_bytes, expires_at=self._now() + self._lifetime)
+        if content.is_truncated:
+            await self._store.resize_upload(upload.id, upload.size_bytes, upload.expires_at)
+            raise UploadTruncated
+        return upload
+
+    def _hash(self, upload: Upload, algorithm: str) -> Hash | None:
+        """The hash to go on with; None when the bytes so far were not hashed here."""
+        # Taken out: a request that fails half-way leaves no hash that disagrees with the bytes.
+        size_bytes, hash_ = self._hashes.pop(upload.id, (0, None))
+        if upload.size_bytes == 0:
+            return new_hash(algorithm)
+        return hash_ if size_bytes == upload.size_bytes else None
+
+    async def _digest(self, upload: Upload, algorithm: str) -> Digest:
+        hash_ = self._hashes[upload.id][1] if upload.id in self._hashes else None
+        if hash_ is None or hash_.name != algorithm:
+            hash_ = new_hash(algorithm)
+            await self._blobs.read_back(upload.id, upload.size_bytes, hash_)
+        return Digest(algorithm, hash_.hexdigest())
+
+    async def _or_end(self, upload_id: str, work: Awaitable[Result]) -> Result:
+        """Do `work`; when the store fails, end the session so that its space comes back."""
+        try:
+            return await work
+        except StorageError:
+            await self._end(upload_id)
+            raise
+
+    async def _end(self, upload_id: str) -> None:
+        self._hashes.pop(upload_id, None)
+        await self._blobs.discard(upload_id)
+        await self._store.delete_upload(upload_id)
+
+    @asynccontextmanager
+    async def _locked(self, upload_id: str) -> AsyncIterator[None]:
+        """One request at a time writes to a session."""
+        lock = self._locks.setdefault(upload_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(self._busy_patience.total_seconds()):
+                await lock.acquire()
+        except TimeoutError:
+            raise UploadBusy(upload_id) from None
+        try:
+            yield
+        finally:
+            lock.release()

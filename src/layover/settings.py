@@ -1,0 +1,227 @@
+"""The one settings object of a server: defaults, then layover.toml, then LAYOVER_*, then flags."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from layover.errors import LayoverError
+
+DEFAULT_CONFIG_PATH = Path("layover.toml")
+
+# How load() hands the file to the sources: an argument that is no setting.
+_CONFIG_PATH = "_config_path"
+
+_DURATION = re.compile(r"(\d+)([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB|TiB)", re.IGNORECASE)
+_SIZES = {"b": 0, "kib": 10, "mib": 20, "gib": 30, "tib": 40}
+
+
+class SettingsError(LayoverError):
+    """A setting is missing, malformed, or at odds with another."""
+
+
+def parse_duration(value: object) -> object:
+    """Read `90s`, `15m`, `36h` or `7d` as a timedelta; leave what is no text to pydantic."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"expected a duration such as 90s, 15m, 36h or 7d, not {value!r}")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def parse_size(value: object) -> object:
+    """Read `500MiB` or `20GiB` as a number of bytes; leave what is no text to pydantic."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"expected a size such as 500MiB or 20GiB, not {value!r}")
+    return int(match[1]) << _SIZES[match[2].lower()]
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+
+
+class BuilderSettings(BaseModel):
+    """A BuildKit daemon of the pool: a `[[builders]]` table in layover.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="A name for logs and errors, unlike any other builder's.")
+    address: str = Field(description="Where it listens, as tcp://HOST:PORT.")
+    platforms: tuple[str, ...] = Field(
+        default=(), description="What it builds natively, as linux/arm64; empty asks the daemon."
+    )
+    server_name: str = Field(
+        default="", description="The name on its TLS certificate, where it is not the host's."
+    )
+    ca_cert: Path | None = Field(default=None, description="The CA of its certificate (PEM).")
+    cert: Path | None = Field(default=None, description="Our client certificate (PEM).")
+    key: Path | None = Field(default=None, description="The client certificate's key (PEM).")
+
+    @model_validator(mode="after")
+    def _check(self) -> "BuilderSettings":
+        parts = urlsplit(self.address)
+        if parts.scheme != "tcp" or not parts.hostname or not parts.port:
+            raise ValueError(f"address has to be tcp://HOST:PORT, not {self.address!r}")
+        if len({self.ca_cert is None, self.cert is None, self.key is None}) > 1:
+            raise ValueError("ca_cert, cert and key go together: give all three or none")
+        for path in (self.ca_cert, self.cert, self.key):
+            if path is not None and not path.is_file():
+                raise ValueError(f"no file {path}")
+        return self
+
+
+class Settings(BaseSettings):
+    """Everything that a server can be told. Durations as 90s, 36h or 7d; sizes as 20GiB."""
+
+    model_config = SettingsConfigDict(env_prefix="LAYOVER_", frozen=True, extra="forbid")
+
+    data_dir: Path = Field(
+        default=Path("layover-data"),
+        description="The folder of the database, the blobs and the embedded builder.",
+    )
+    listen: str = Field(
+        default="127.0.0.1:5000", description="The address that the server listens on, HOST:PORT."
+    )
+    public_url: str = Field(
+        default="",
+        description=(
+            "How clients and builders reach the server, as https://registry.example.com;"
+            " made from `listen` when empty."
+        ),
+    )
+    tls_cert: Path | None = Field(
+        default=None, description="The certificate chain to serve HTTPS with (PEM)."
+    )
+    tls_key: Path | None = Field(default=None, description="The certificate's key (PEM).")
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="JSON lines, columns, or columns on a terminal only."
+    )
+    shutdown_timeout: Duration = Field(
+        default=timedelta(seconds=30),
+        description="How long a stopping server waits for transfers that are under way.",
+    )
+    reaper_interval: Duration = Field(
+        default=timedelta(seconds=60),
+        description="How often what has expired is cleaned up.",
+    )
+    upload_lifetime: Duration = Field(
+        default=timedelta(hours=24),
+        description="How long an upload session that nobody continues is kept.",
+    )
+    build_client_timeout: Duration = Field(
+        default=timedelta(seconds=60),
+        description="A build whose client is silent for so long ends as canceled.",
+    )
+    builders: tuple[BuilderSettings, ...] = Field(
+        default=(), description="The pool of BuildKit daemons; empty starts an embedded one."
+    )
+    builder_wait: Duration = Field(
+        default=timedelta(minutes=2),
+        description="How long a build waits for a healthy builder before it is told there is none.",
+    )
+    builder_cache: Size = Field(
+        default=20 << 30, description="The most that the embedded builder's cache may take."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        assert isinstance(init_settings, InitSettingsSource)
+        config = init_settings.init_kwargs.pop(_CONFIG_PATH, None)
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=config)
+        return (init_settings, env_settings, toml)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"listen has to be HOST:PORT, not {self.listen!r}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: give both or none")
+        for path in (self.tls_cert, self.tls_key):
+            if path is not None and not path.is_file():
+                raise ValueError(f"no file {path}")
+        if self.public_url:
+            parts = urlsplit(self.public_url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"public_url has to be http(s)://HOST, not {self.public_url!r}")
+            if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+                raise ValueError(
+                    "public_url has no path, query or user: registries live at the root"
+                )
+        names = [builder.name for builder in self.builders]
+        if len(set(names)) < len(names):
+            raise ValueError("two builders have the same name")
+        for field in ("reaper_interval", "upload_lifetime", "build_client_timeout"):
+            if getattr(self, field) <= timedelta(0):
+                raise ValueError(f"{field} has to be longer than 0s")
+        return self
+
+    @property
+    def listen_host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def listen_port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def url(self) -> str:
+        """How clients reach the server, without a slash at the end."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        # A wildcard is nobody's address; app.py warns that public_url is missing then.
+        host = "127.0.0.1" if self.listens_on_all else self.listen.rpartition(":")[0]
+        return f"{'https' if self.tls_cert else 'http'}://{host}:{self.listen_port}"
+
+    @property
+    def listens_on_all(self) -> bool:
+        return self.listen_host in ("0.0.0.0", "::")  # noqa: S104  # compared, not bound
+
+    @property
+    def registry_host(self) -> str:
+        """The registry's host as it stands in image references, with its port if it has one."""
+        return urlsplit(self.url).netloc
+
+
+def load(config_path: Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
+    """Build the settings; `config_path` None reads layover.toml in the working folder, if any.
+
+    `overrides` are the flags that were given. Raises SettingsError, naming the setting.
+    """
+    if config_path is not None and not config_path.is_file():
+        raise SettingsError(f"no settings file {config_path}")
+    try:
+        arguments: dict[str, Any] = {_CONFIG_PATH: config_path or DEFAULT_CONFIG_PATH}
+        return Settings(**arguments, **(overrides or {}))
+    except ValidationError as error:
+        problems = (
+            f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        )
+        raise SettingsError("; ".join(problems)) from error
+    except ValueError as error:  # malformed TOML
+        raise SettingsError(f"{config_path or DEFAULT_CONFIG_PATH}: {error}") from error
