@@ -1,0 +1,191 @@
+"""A build's life: created, seen, ended, deleted; and who may touch it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from layover.builds.errors import BuildUnknown, InvalidBuildRequest, ProjectNotGiven
+from layover.builds.limits import (
+    MAX_ERROR_CHARACTERS,
+    MAX_SAVE_TAGS,
+    MAX_TARGETS,
+    clean_text,
+)
+from layover.builds.models import Build, BuildOptions, BuildStatus, Command
+from layover.builds.ports import BuildStore, SavedImages
+from layover.identity.access import Action, may_in_build
+from layover.identity.ids import new_id
+from layover.identity.models import Principal, Project, ProjectUnknown
+from layover.identity.service import IdentityService
+from layover.oci.names import InvalidTag, Tag
+
+CLIENT_TIMEOUT = timedelta(seconds=60)
+
+# As long as a build's ID: see _check_foreign_ids.
+_ID_LENGTH = 10
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedBuild:
+    """A new build and the token that drives it, shown this once."""
+
+    build: Build
+    token: str
+
+
+class BuildService:
+    """Creates and ends builds. Every call but `cancel_vanished` is a caller's and authorized."""
+
+    def __init__(
+        self,
+        store: BuildStore,
+        images: SavedImages,
+        identity: IdentityService,
+        now: Callable[[], datetime],
+        client_timeout: timedelta = CLIENT_TIMEOUT,
+    ) -> None:
+        self._store = store
+        self._images = images
+        self._identity = identity
+        self._now = now
+        self._client_timeout = client_timeout
+
+    async def create(
+        self, principal: Principal, project_id: str | None, options: Sequence[BuildOptions]
+    ) -> CreatedBuild:
+        """Create a build; without `project_id`, in the only project that the caller sees.
+
+        Raises ProjectNotGiven, ProjectUnknown, ActionDenied; InvalidTag for a save tag that is
+        none, also with `-TARGET` behind it; InvalidBuildRequest.
+        """
+        project = await self.project(principal, Action.CREATE_BUILD, project_id)
+        build_id = new_id()
+        tags = {build_id, *_save_tags(options)}
+        _check_names(options, tags)
+        await self._check_foreign_ids(tags - {build_id})
+        now = self._now()
+        build = Build(
+            id=build_id,
+            project_id=project.id,
+            status=BuildStatus.CREATED,
+            options=tuple(options),
+            created_at=now,
+            seen_at=now,
+        )
+        # The build first: a crash in between leaves a build that ends by itself, not a token
+        # that drives nothing.
+        await self._store.add(build)
+        token = await self._identity.create_build_token(project, build_id, frozenset(tags))
+        _log.info("build_created", build_id=build_id, project_id=project.id, save=build.is_saved)
+        return CreatedBuild(build, token)
+
+    async def project(
+        self, principal: Principal, action: Action, project_id: str | None
+    ) -> Project:
+        """The project of that ID, or the caller's only one, if it may do `action` there."""
+        if not project_id:
+            visible = await self._identity.list_projects(principal)
+            if len(visible) != 1:
+                raise ProjectNotGiven([project.id for project in visible])
+            project_id = visible[0].id
+        return await self._identity.authorize(principal, action, project_id)
+
+    async def find(self, principal: Principal, build_id: str, action: Action) -> Build:
+        """The build, if the caller may do `action` to it.
+
+        Raises BuildUnknown, alike for a build that does not exist and for one that the caller
+        may not see; ActionDenied.
+        """
+        build = await self._store.find(build_id)
+        if build is None or not may_in_build(principal, build_id):
+            raise BuildUnknown(build_id)
+        try:
+            await self._identity.authorize(principal, action, build.project_id)
+        except ProjectUnknown:
+            raise BuildUnknown(build_id) from None
+        return build
+
+    async def driven(self, principal: Principal, build_id: str) -> Build:
+        """The build, if the caller may drive it: its own token, or one of its project."""
+        return await self.find(principal, build_id, Action.DRIVE_BUILD)
+
+    async def mark_seen(self, build_id: str, *, starts: bool) -> None:
+        """The build's client was heard of."""
+        await self._store.mark_seen(build_id, self._now(), starts=starts)
+
+    async def report_health(self, principal: Principal, build_id: str) -> datetime | None:
+        """The client is there. Returns when it has to stop: None while the build lives."""
+        build = await self.driven(principal, build_id)
+        if build.status.has_ended:
+            return build.finished_at or self._now()
+        await self._store.mark_seen(build_id, self._now(), starts=True)
+        return None
+
+    async def finish(
+        self, principal: Principal, build_id: str, status: BuildStatus, error: str | None = None
+    ) -> None:
+        """End the build with its client's own result; of an ended one nothing changes."""
+        build = await self.driven(principal, build_id)
+        await self._end(build, status, error)
+
+    async def delete(self, principal: Principal, build_id: str) -> None:
+        """Cancel the build if it lives, and forget it, its images and its log."""
+        build = await self.find(principal, build_id, Action.DELETE_BUILD)
+        await self._end(build, BuildStatus.CANCELED, "deleted while it was running")
+        # The row last: whatever fails before leaves a build that can be deleted again.
+        await self._images.delete(build.project_id, build.id)
+        await self._store.delete(build.id)
+        _log.info("build_deleted", build_id=build.id, project_id=build.project_id)
+
+    async def cancel_vanished(self, now: datetime) -> list[str]:
+        """End as canceled every build whose client is silent for too long; return their IDs."""
+        seconds = self._client_timeout.total_seconds()
+        ended = await self._store.end_vanished(
+            now - self._client_timeout, f"its client was not heard of for {seconds:.0f} s", now
+        )
+        for build_id in ended:
+            await self._identity.end_build_token(build_id)
+            _log.warning("build_vanished", build_id=build_id)
+        return ended
+
+    async def _end(self, build: Build, status: BuildStatus, error: str | None) -> None:
+        text = clean_text(error, MAX_ERROR_CHARACTERS) if error else None
+        if await self._store.end(build.id, status, text, self._now()):
+            _log.info("build_ended", build_id=build.id, status=status.value)
+        # Also when it had ended: whoever ended it may have died before this.
+        await self._identity.end_build_token(build.id)
+
+    async def _check_foreign_ids(self, tags: set[str]) -> None:
+        """Refuse a save tag that is, or would hide, another build's ID."""
+        for tag in tags:
+            if tag[_ID_LENGTH : _ID_LENGTH + 1] in ("", "-") and await self._store.find(
+                tag[:_ID_LENGTH]
+            ):
+                raise InvalidBuildRequest(f"save tag {tag!r} is another build's: choose another")
+
+
+def _save_tags(options: Sequence[BuildOptions]) -> set[str]:
+    return {tag for option in options for tag in option.save_tags}
+
+
+def _check_names(options: Sequence[BuildOptions], tags: set[str]) -> None:
+    """Every tag that the build will write has to be one, also a bake's with its targets."""
+    if len(options) > MAX_TARGETS:
+        raise InvalidBuildRequest(f"{len(options)} targets: at most {MAX_TARGETS} a build")
+    if len(tags) > MAX_SAVE_TAGS:
+        raise InvalidBuildRequest(f"{len(tags)} save tags: at most {MAX_SAVE_TAGS} a build")
+    for tag in sorted(tags):
+        Tag.parse(tag)
+        for option in options:
+            if option.command is Command.BAKE and option.target_name:
+                name = f"{tag}-{option.target_name}"
+                try:
+                    Tag.parse(name)
+                except InvalidTag as error:
+                    raise InvalidBuildRequest(
+                        f"target {option.target_name!r} cannot be saved: {error}"
+                    ) from None

@@ -1,0 +1,82 @@
+"""Builds as they are listed and shown: newest first, in pages that new builds do not shift."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from layover.builds.errors import InvalidBuildRequest, InvalidPageToken
+from layover.builds.life import BuildService
+from layover.builds.models import Build, PageKey, SavedImage
+from layover.builds.ports import BuildStore, SavedImages
+from layover.identity.access import Action
+from layover.identity.models import Principal
+
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1_000
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Builds and where the next page begins, None on the last."""
+
+    builds: tuple[Build, ...]
+    next_token: str | None
+
+
+class ListingService:
+    """Lists and shows builds to who may see them."""
+
+    def __init__(self, builds: BuildService, store: BuildStore, images: SavedImages) -> None:
+        self._builds = builds
+        self._store = store
+        self._images = images
+
+    async def list_page(
+        self, principal: Principal, project_id: str | None, page_size: int, page_token: str
+    ) -> Page:
+        """A page of the project's builds; `page_size` 0 asks for 100, above 1,000 gives 1,000.
+
+        Raises ProjectNotGiven, ProjectUnknown; InvalidPageToken; InvalidBuildRequest for a
+        negative size. A build's own token lists its own build alone.
+        """
+        project = await self._builds.project(principal, Action.SEE_BUILDS, project_id)
+        if page_size < 0:
+            raise InvalidBuildRequest("page_size is negative: pass 1 to 1000, or 0 for 100")
+        size = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        after = decode_page_token(page_token) if page_token else None
+        if principal.build_id is not None:
+            own = await self._builds.find(principal, principal.build_id, Action.SEE_BUILDS)
+            return Page((own,) if after is None else (), None)
+        # One more than asked for tells whether there is a next page.
+        found = await self._store.list_page(project.id, after, size + 1)
+        builds = tuple(found[:size])
+        return Page(builds, encode_page_token(builds[-1]) if len(found) > size else None)
+
+    async def show(self, principal: Principal, build_id: str) -> tuple[Build, list[SavedImage]]:
+        """The build and what is saved of it. Raises BuildUnknown."""
+        build = await self._builds.find(principal, build_id, Action.SEE_BUILDS)
+        return build, await self._images.of_build(build.project_id, build.id)
+
+    async def sizes(self, builds: Sequence[Build]) -> dict[str, int]:
+        """The saved bytes of each build, in one query; a build without any may be missing."""
+        return await self._images.sizes([build.id for build in builds])
+
+
+def encode_page_token(last: Build) -> str:
+    """The token of the page behind `last`."""
+    microseconds = (last.created_at - _EPOCH) // timedelta(microseconds=1)
+    return base64.urlsafe_b64encode(f"{microseconds}:{last.id}".encode()).decode().rstrip("=")
+
+
+def decode_page_token(token: str) -> PageKey:
+    """Raise InvalidPageToken unless `token` is one that encode_page_token made."""
+    try:
+        text = base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True).decode()
+        microseconds, build_id = text.split(":")
+        return PageKey(_EPOCH + timedelta(microseconds=int(microseconds)), build_id)
+    except (binascii.Error, ValueError, OverflowError):
+        raise InvalidPageToken from None

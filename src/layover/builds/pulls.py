@@ -1,0 +1,110 @@
+"""What a client needs to save a build's images and to pull them again: names and tokens."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from layover.builds.errors import (
+    BuildNotSaved,
+    BuildStillRunning,
+    BuildUnknown,
+    BuildUnsuccessful,
+)
+from layover.builds.life import BuildService
+from layover.builds.models import Build, BuildStatus, SavedImage
+from layover.builds.ports import SavedImages
+from layover.identity.access import Action
+from layover.identity.models import Principal
+from layover.identity.service import IdentityService
+
+USERNAME = "x-token"
+
+
+@dataclass(frozen=True, slots=True)
+class PublicAddress:
+    """How clients reach this server: `url` without a slash at its end."""
+
+    url: str
+
+    @property
+    def registry_host(self) -> str:
+        """The host of image references, with its port when the URL has one."""
+        return urlsplit(self.url).netloc
+
+    def build_url(self, build_id: str) -> str:
+        return f"{self.url.rstrip('/')}/builds/{build_id}"
+
+    def reference(self, project_id: str, tag: str) -> str:
+        return f"{self.registry_host}/{project_id}:{tag}"
+
+    def pushed_references(self, build: Build) -> list[str]:
+        """What a build that saves is pushed to: under its ID first, then its save tags."""
+        tags = [build.id, *(tag for option in build.options for tag in option.save_tags)]
+        return [self.reference(build.project_id, tag) for tag in dict.fromkeys(tags)]
+
+
+@dataclass(frozen=True, slots=True)
+class PullInfo:
+    """How to pull a saved build."""
+
+    build: Build
+    reference: str
+    token: str
+
+
+def target_of(build: Build, image: SavedImage) -> str | None:
+    """The bake target that the image is of, "" for a plain build's, None for a save tag's."""
+    if image.tag == build.id:
+        return ""
+    return image.tag[len(build.id) + 1 :] if image.tag.startswith(f"{build.id}-") else None
+
+
+class PullService:
+    """Hands out references and pull tokens."""
+
+    def __init__(
+        self,
+        builds: BuildService,
+        images: SavedImages,
+        identity: IdentityService,
+        address: PublicAddress,
+    ) -> None:
+        self._builds = builds
+        self._images = images
+        self._identity = identity
+        self.address = address
+
+    async def pull_info(self, principal: Principal, build_id: str) -> PullInfo:
+        """How to pull the build, with a fresh token that pulls.
+
+        Raises BuildUnknown, ActionDenied; BuildStillRunning, BuildUnsuccessful, BuildNotSaved.
+        """
+        build = await self._builds.find(principal, build_id, Action.CREATE_PULL_TOKEN)
+        if not build.status.has_ended:
+            raise BuildStillRunning(build.id)
+        if build.status is not BuildStatus.FINISHED:
+            raise BuildUnsuccessful(build.id, build.status, build.error)
+        if not await self._images.of_build(build.project_id, build.id):
+            raise BuildNotSaved(build.id, build.is_saved)
+        project = await self._identity.authorize(
+            principal, Action.CREATE_PULL_TOKEN, build.project_id
+        )
+        return PullInfo(
+            build=build,
+            reference=self.address.reference(build.project_id, build.id),
+            token=await self._identity.create_pull_token(project, build.id),
+        )
+
+    async def pull_token(
+        self, principal: Principal, project_id: str | None, build_id: str | None
+    ) -> str:
+        """A token that pulls from the project, of the build when one is named.
+
+        Raises ProjectNotGiven when neither is and the caller sees several projects.
+        """
+        if build_id:
+            build = await self._builds.find(principal, build_id, Action.CREATE_PULL_TOKEN)
+            if project_id and project_id != build.project_id:
+                raise BuildUnknown(build_id)
+            project_id = build.project_id
+        project = await self._builds.project(principal, Action.CREATE_PULL_TOKEN, project_id)
+        return await self._identity.create_pull_token(project, build_id or None)

@@ -1,0 +1,61 @@
+"""The Connect services (connectrpc), each an ASGI application under its own path."""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from connectrpc.interceptor import Interceptor
+from connectrpc.server import ConnectASGIApplication
+
+from layover.builds.connections import ConnectionService
+from layover.builds.life import BuildService
+from layover.builds.listing import ListingService
+from layover.builds.pulls import PullService
+from layover.builds.reports import ReportService
+from layover.http.rpc.authentication import Authentication
+from layover.http.rpc.build_service import BuildRpc
+from layover.http.rpc.builds_service import BuildsRpc
+from layover.http.rpc.errors import ErrorTranslation
+from layover.http.rpc.projects_service import ProjectsRpc
+from layover.identity.service import IdentityService
+from layover.rpc.depot.cli.v1.build_connect import BuildServiceASGIApplication
+from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceASGIApplication
+from layover.rpc.layover.v1.builds_connect import BuildsServiceASGIApplication
+
+ConnectApp: TypeAlias = ConnectASGIApplication[Any]
+
+# A report holds a few Dockerfiles of 1 MiB or some seconds of a log.
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+
+
+def connect_apps(
+    identity: IdentityService,
+    builds: BuildService,
+    reports: ReportService,
+    listing: ListingService,
+    pulls: PullService,
+    connections: ConnectionService,
+    now: Callable[[], datetime],
+) -> list[tuple[str, ConnectApp]]:
+    """The services as (path, ASGI application); each handles all below `path + "/"`.
+
+    An application reads the whole path of a request: route to it without taking the path off,
+    or mount it with the ASGI `root_path` set.
+    """
+    # Authentication first: the library runs a leading interceptor of its kind before it reads
+    # the request's message.
+    interceptors: Iterable[Interceptor] = (Authentication(identity), ErrorTranslation())
+    build_rpc = BuildRpc(builds, reports, listing, pulls, connections, now)
+    builds_rpc = BuildsRpc(builds, reports, listing, pulls.address)
+    apps: list[ConnectApp] = [
+        BuildServiceASGIApplication(
+            build_rpc, interceptors=interceptors, read_max_bytes=MAX_MESSAGE_BYTES
+        ),
+        ProjectsServiceASGIApplication(
+            ProjectsRpc(identity), interceptors=interceptors, read_max_bytes=MAX_MESSAGE_BYTES
+        ),
+        BuildsServiceASGIApplication(
+            builds_rpc, interceptors=interceptors, read_max_bytes=MAX_MESSAGE_BYTES
+        ),
+    ]
+    return [(app.path, app) for app in apps]

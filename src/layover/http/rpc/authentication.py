@@ -1,0 +1,66 @@
+"""Who calls: the bearer token of every RPC, read in this one place and before the body."""
+
+from contextvars import ContextVar, Token
+from typing import Any
+
+from connectrpc.request import RequestContext
+
+from layover.http.rpc.errors import to_connect_error
+from layover.identity.models import Principal, Unauthenticated
+from layover.identity.service import IdentityService
+
+# Each request runs in a task, and so in a context, of its own.
+_caller: ContextVar[Principal | None] = ContextVar("rpc_caller", default=None)
+
+# What a token's secret begins with (identity/ids.py).
+_TOKEN_PREFIX = "layover_"  # noqa: S105  # no secret
+
+# Methods that a token which is no longer valid may call; they see no caller then.
+_OPEN_TO_DEAD_TOKENS = frozenset({"ReportBuildHealth"})
+
+
+class Authentication:
+    """The interceptor that refuses a call without a valid token before reading its message.
+
+    A build's token dies with its build, but the client that still holds it has to be told to
+    stop, and ReportBuildHealth is where clients listen. So that method, and no other, lets
+    pass what looks like a token of ours, and answers "stop" to every one that is not valid:
+    the answer says nothing about which builds or tokens there are.
+    """
+
+    def __init__(self, identity: IdentityService) -> None:
+        self._identity = identity
+
+    async def on_start(self, ctx: RequestContext[Any, Any]) -> Token[Principal | None]:
+        secret = _bearer(ctx.request_headers.get("authorization", ""))
+        principal: Principal | None = None
+        try:
+            principal = await self._identity.authenticate(secret)
+        except Unauthenticated as error:
+            if ctx.method.name not in _OPEN_TO_DEAD_TOKENS or not secret.startswith(_TOKEN_PREFIX):
+                raise to_connect_error(error, ctx.method.name) from None
+        except Exception as error:
+            raise to_connect_error(error, ctx.method.name) from error
+        return _caller.set(principal)
+
+    async def on_end(
+        self,
+        token: Token[Principal | None],
+        ctx: RequestContext[Any, Any],
+        error: Exception | None,
+        /,
+    ) -> None:
+        _caller.set(None)
+
+
+def caller() -> Principal:
+    """The caller of this RPC. Raises Unauthenticated when its token is no longer valid."""
+    principal = _caller.get()
+    if principal is None:
+        raise Unauthenticated
+    return principal
+
+
+def _bearer(header: str) -> str:
+    scheme, _, secret = header.partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""

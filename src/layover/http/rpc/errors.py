@@ -1,0 +1,107 @@
+"""How errors are told over Connect: one code each, and "internal error" for what is a bug.
+
+The codes are Connect's own ("Connect Protocol Reference", error codes).
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import structlog
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
+from connectrpc.request import RequestContext
+
+from layover.builds.errors import (
+    BuildEnded,
+    BuildersUnavailable,
+    BuilderUnhealthy,
+    BuildNotSaved,
+    BuildStillRunning,
+    BuildUnknown,
+    BuildUnsuccessful,
+    EngineUnsupported,
+    InvalidBuildRequest,
+    InvalidPageToken,
+    NoBuilderConfigured,
+    ProjectNotGiven,
+)
+from layover.errors import LayoverError, StorageFull, StorageUnavailable
+from layover.identity.models import ActionDenied, ProjectUnknown, Unauthenticated
+from layover.oci.names import InvalidTag
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+CONNECT_CODES: Mapping[type[LayoverError], Code] = {
+    ActionDenied: Code.PERMISSION_DENIED,
+    BuildEnded: Code.FAILED_PRECONDITION,
+    BuildNotSaved: Code.FAILED_PRECONDITION,
+    BuildStillRunning: Code.FAILED_PRECONDITION,
+    BuildUnknown: Code.NOT_FOUND,
+    BuildUnsuccessful: Code.FAILED_PRECONDITION,
+    BuilderUnhealthy: Code.UNAVAILABLE,
+    BuildersUnavailable: Code.UNAVAILABLE,
+    EngineUnsupported: Code.UNIMPLEMENTED,
+    InvalidBuildRequest: Code.INVALID_ARGUMENT,
+    InvalidPageToken: Code.INVALID_ARGUMENT,
+    InvalidTag: Code.INVALID_ARGUMENT,
+    NoBuilderConfigured: Code.FAILED_PRECONDITION,
+    ProjectNotGiven: Code.INVALID_ARGUMENT,
+    ProjectUnknown: Code.NOT_FOUND,
+    StorageFull: Code.RESOURCE_EXHAUSTED,
+    StorageUnavailable: Code.UNAVAILABLE,
+    Unauthenticated: Code.UNAUTHENTICATED,
+}
+
+_log = structlog.get_logger(__name__)
+
+
+def to_connect_error(error: Exception, method: str) -> ConnectError:
+    """What a client is told of `error`; whatever the table does not know is logged as a bug."""
+    if isinstance(error, ConnectError):
+        return error
+    code = CONNECT_CODES.get(type(error)) if isinstance(error, LayoverError) else None
+    if code is not None:
+        return ConnectError(code, str(error))
+    _log.error("rpc_failed", method=method, exc_info=error)
+    return ConnectError(Code.INTERNAL, "internal error")
+
+
+class ErrorTranslation:
+    """The interceptor that turns what a service raises into Connect's errors."""
+
+    async def intercept_unary(
+        self,
+        call_next: Callable[[Request, RequestContext[Any, Any]], Awaitable[Response]],
+        request: Request,
+        ctx: RequestContext[Any, Any],
+    ) -> Response:
+        try:
+            return await call_next(request, ctx)
+        except Exception as error:
+            raise to_connect_error(error, ctx.method.name) from error
+
+    async def intercept_client_stream(
+        self,
+        call_next: Callable[
+            [AsyncIterator[Request], RequestContext[Any, Any]], Awaitable[Response]
+        ],
+        request: AsyncIterator[Request],
+        ctx: RequestContext[Any, Any],
+    ) -> Response:
+        try:
+            return await call_next(request, ctx)
+        except Exception as error:
+            raise to_connect_error(error, ctx.method.name) from error
+
+    async def intercept_server_stream(
+        self,
+        call_next: Callable[[Request, RequestContext[Any, Any]], AsyncIterator[Response]],
+        request: Request,
+        ctx: RequestContext[Any, Any],
+    ) -> AsyncIterator[Response]:
+        try:
+            async for response in call_next(request, ctx):
+                yield response
+        except Exception as error:
+            raise to_connect_error(error, ctx.method.name) from error
