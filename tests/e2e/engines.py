@@ -118,6 +118,8 @@ class Podman:
             '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
             f'[engine]\ntmp_dir = "{self.folder}/tmp"\n'
         )
+        # podman ends with an error when it is pointed at an auth file that is not there.
+        (self.folder / "auth.json").write_text("{}")
         env = environment(
             self.folder,
             REGISTRY_AUTH_FILE=str(self.folder / "auth.json"),

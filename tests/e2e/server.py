@@ -30,6 +30,15 @@ class Response:
         return json.loads(self.body)
 
 
+@dataclass(frozen=True)
+class SavedBuild:
+    """What a build's metadata file says; `reference` is the image's full name in the registry."""
+
+    id: str
+    reference: str
+    metadata: dict[str, Any]
+
+
 class LayoverServer:
     """`layover serve` as a process of its own, on a data folder and a port that outlive it."""
 
@@ -137,6 +146,25 @@ class LayoverServer:
             cwd=cwd,
             check=check,
             timeout=timeout,
+        )
+
+    def save(self, context: Path, *flags: str, timeout: float = 600) -> "SavedBuild":
+        """Run `layover build --save FLAGS CONTEXT` and read the build ID as a script does."""
+        metadata_file = context / "build.json"
+        self.cli(
+            *("build", "--save", f"--metadata-file={metadata_file}", *flags, str(context)),
+            timeout=timeout,
+        )
+        return self.saved(metadata_file)
+
+    def saved(self, metadata_file: Path) -> "SavedBuild":
+        metadata = json.loads(metadata_file.read_text())
+        build = metadata["depot.build"]
+        assert build["projectID"] == self.project_id
+        return SavedBuild(
+            id=build["buildID"],
+            reference=f"{self.host}/{build['projectID']}:{build['buildID']}",
+            metadata=metadata,
         )
 
     def request(
