@@ -16,7 +16,7 @@ from layover.identity.models import Principal, Unauthenticated
 LIFETIME = timedelta(minutes=5)
 
 _ALGORITHM = "HS256"
-_KEY_BYTES = 32
+KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class RegistryTokens:
     """Signs and reads registry tokens with a key that all replicas share."""
 
     def __init__(self, key: bytes, now: Callable[[], datetime]) -> None:
-        assert len(key) == _KEY_BYTES
+        assert len(key) == KEY_BYTES
         self._key, self._now = key, now
 
     def issue(self, principal: Principal, scopes: tuple[Scope, ...]) -> str:

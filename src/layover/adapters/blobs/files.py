@@ -51,6 +51,10 @@ class FileBlobStore:
         """Wait for what is being read or written."""
         self._executor.shutdown()
 
+    async def ping(self) -> None:
+        """Raise StorageUnavailable unless the folder can be written to."""
+        await self._run(lambda: os.utime(self._uploads))
+
     async def size(self, digest: Digest) -> int | None:
         return await self._run(lambda: _size(self._path(digest)))
 

@@ -1,0 +1,183 @@
+"""What the registry holds of builds: the builds' SavedImages port.
+
+A build's images are the tags that its token wrote, and all that those reach: an index's
+manifests, a manifest's config and layers.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import CTE, ColumnElement, Connection, Select, and_, delete, func, literal, select
+
+from layover.adapters.sql.database import Database
+from layover.adapters.sql.registry import delete_manifests
+from layover.adapters.sql.schema import blobs, manifest_references, manifests, repositories, tags
+from layover.builds.models import SavedImage
+from layover.oci.manifests import INDEX_TYPES, Manifest, parse_manifest
+from layover.registry.ports import BlobStore
+
+# A config names a platform in its first lines; a larger one is some other artifact's.
+_MAX_CONFIG_BYTES = 1 << 20
+
+
+class SqlSavedImages:
+    """Reads builds' images from the registry's tables, and deletes them there."""
+
+    def __init__(self, database: Database, blob_store: BlobStore) -> None:
+        self._database, self._blob_store = database, blob_store
+
+    async def of_build(self, project_id: str, build_id: str) -> list[SavedImage]:
+        def work(connection: Connection) -> list[_TaggedManifest]:
+            condition = and_(tags.c.build_id == build_id, repositories.c.project_id == project_id)
+            reach = _reach(condition, tags.c.name)
+            sizes = {row.owner: row.size_bytes for row in connection.execute(_sizes(reach))}
+            query = (
+                select(tags.c.name, manifests.c.digest, manifests.c.media_type, manifests.c.body)
+                .join(repositories, repositories.c.id == tags.c.repository_id)
+                .join(
+                    manifests,
+                    and_(
+                        manifests.c.repository_id == tags.c.repository_id,
+                        manifests.c.digest == tags.c.digest,
+                    ),
+                )
+                .where(condition)
+                .order_by(tags.c.name)
+            )
+            return [
+                _TaggedManifest(
+                    row.name,
+                    row.digest,
+                    parse_manifest(row.body, row.media_type),
+                    sizes.get(row.name, 0),
+                )
+                for row in connection.execute(query)
+            ]
+
+        return [
+            SavedImage(
+                tag=found.tag,
+                digest=found.digest,
+                platforms=await self._platforms(found.manifest),
+                size_bytes=found.size_bytes,
+            )
+            for found in await self._database.read(work)
+        ]
+
+    async def sizes(self, build_ids: Sequence[str]) -> dict[str, int]:
+        if not build_ids:
+            return {}
+        query = _sizes(_reach(tags.c.build_id.in_(build_ids), tags.c.build_id))
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return {row.owner: row.size_bytes for row in rows}
+
+    async def delete(self, project_id: str, build_id: str) -> None:
+        def work(connection: Connection) -> None:
+            condition = and_(tags.c.build_id == build_id, repositories.c.project_id == project_id)
+            reach = _reach(condition, tags.c.build_id)
+            reached: dict[int, set[str]] = {}
+            for row in connection.execute(select(reach.c.repository_id, reach.c.digest)):
+                reached.setdefault(row.repository_id, set()).add(row.digest)
+            for repository_id, digests in reached.items():
+                connection.execute(
+                    delete(tags).where(
+                        tags.c.repository_id == repository_id, tags.c.build_id == build_id
+                    )
+                )
+                _delete_unneeded(connection, repository_id, digests)
+
+        await self._database.write(work)
+
+    async def _platforms(self, manifest: Manifest) -> tuple[str, ...]:
+        if manifest.media_type in INDEX_TYPES:
+            return tuple(
+                child.platform
+                for child in manifest.manifests
+                if child.platform and not child.is_attestation
+            )
+        config = manifest.config
+        if config is None or config.size_bytes > _MAX_CONFIG_BYTES:
+            return ()
+        body = b"".join(
+            [block async for block in self._blob_store.read(config.digest, 0, config.size_bytes)]
+        )
+        return _config_platform(body)
+
+
+@dataclass(frozen=True, slots=True)
+class _TaggedManifest:
+    tag: str
+    digest: str
+    manifest: Manifest
+    size_bytes: int
+
+
+def _reach(condition: ColumnElement[bool], owner: ColumnElement[str]) -> CTE:
+    """Everything that tags with `condition` need, each digest once an `owner`."""
+    reach = (
+        select(owner.label("owner"), tags.c.repository_id, tags.c.digest)
+        .join(repositories, repositories.c.id == tags.c.repository_id)
+        .where(condition)
+        .cte("reach", recursive=True)
+    )
+    return reach.union(
+        select(reach.c.owner, reach.c.repository_id, manifest_references.c.digest).join(
+            manifest_references,
+            and_(
+                manifest_references.c.repository_id == reach.c.repository_id,
+                manifest_references.c.manifest_digest == reach.c.digest,
+            ),
+        )
+    )
+
+
+def _sizes(reach: CTE) -> Select[tuple[str, int]]:
+    size = func.coalesce(func.length(manifests.c.body), blobs.c.size_bytes, literal(0))
+    return (
+        select(reach.c.owner, func.sum(size).label("size_bytes"))
+        .outerjoin(
+            manifests,
+            and_(
+                manifests.c.repository_id == reach.c.repository_id,
+                manifests.c.digest == reach.c.digest,
+            ),
+        )
+        .outerjoin(blobs, blobs.c.digest == reach.c.digest)
+        .group_by(reach.c.owner)
+    )
+
+
+def _delete_unneeded(connection: Connection, repository_id: int, digests: set[str]) -> None:
+    """Delete those manifests of `digests` that no tag names and no other manifest needs."""
+    here = manifests.c.repository_id == repository_id
+    while True:
+        tagged = select(tags.c.digest).where(tags.c.repository_id == repository_id)
+        needed = select(manifest_references.c.digest).where(
+            manifest_references.c.repository_id == repository_id
+        )
+        unneeded = set(
+            connection.execute(
+                select(manifests.c.digest).where(
+                    here,
+                    manifests.c.digest.in_(digests),
+                    manifests.c.digest.not_in(tagged),
+                    manifests.c.digest.not_in(needed),
+                )
+            ).scalars()
+        )
+        if not unneeded:
+            return
+        # An index goes first; what it alone needed goes in the next round.
+        delete_manifests(connection, repository_id, unneeded)
+
+
+def _config_platform(body: bytes) -> tuple[str, ...]:
+    """image-spec v1.1.1, "Image Configuration": the platform of an image without an index."""
+    try:
+        config = json.loads(body)
+        parts = [config.get(key) for key in ("os", "architecture", "variant")]
+        named = [part for part in parts if isinstance(part, str) and part]
+    except (ValueError, AttributeError):
+        return ()
+    return ("/".join(named),) if len(named) > 1 else ()

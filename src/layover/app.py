@@ -1,0 +1,177 @@
+"""Wires the parts, their adapters, the HTTP surface and the background jobs into one server."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from secrets import token_bytes
+
+import structlog
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Route
+
+from layover import logs
+from layover.adapters.blobs.files import FileBlobStore
+from layover.adapters.sql.builds import SqlBuildStore
+from layover.adapters.sql.database import Database
+from layover.adapters.sql.identity import SqlIdentityStore
+from layover.adapters.sql.images import SqlSavedImages
+from layover.adapters.sql.migrate import migrate
+from layover.adapters.sql.registry import SqlRegistryStore
+from layover.builds.connections import ConnectionService
+from layover.builds.life import BuildService
+from layover.builds.listing import ListingService
+from layover.builds.pool import BuilderPool
+from layover.builds.ports import Builder
+from layover.builds.pulls import PublicAddress, PullService
+from layover.builds.reports import ReportService
+from layover.http.health import health_routes
+from layover.http.middleware.requests import RequestMiddleware
+from layover.http.oci.routes import oci_routes
+from layover.http.rpc import connect_apps
+from layover.identity.registry_tokens import KEY_BYTES, RegistryTokens
+from layover.identity.service import IdentityService
+from layover.registry.blobs import BlobService
+from layover.registry.manifests import ManifestService
+from layover.registry.uploads import UploadService
+from layover.settings import Settings
+from layover.startup import check_tls, greeting, keep_admin_token, listening, locked
+
+# A build whose client vanished is noticed this soon after its time has come.
+_VANISHED_INTERVAL = timedelta(seconds=5)
+
+_log = structlog.get_logger(__name__)
+
+
+def serve(settings: Settings) -> int:
+    """Run a server until SIGTERM or SIGINT; return its exit code.
+
+    Transfers under way may finish for up to `shutdown_timeout`. Raises SettingsError when it
+    cannot start as it was told, StorageError when its storage fails.
+    """
+    logs.configure(as_json=_logs_json(settings))
+    check_tls(settings)
+    with locked(settings.data_dir), listening(settings) as listener:
+        # Port 0 lets the system choose; everything else needs to know the choice.
+        port = listener.getsockname()[1]
+        host = settings.listen.rpartition(":")[0]
+        settings = settings.model_copy(update={"listen": f"{host}:{port}"})
+        uvloop.run(_serve(settings, listener))
+    return 0
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    async with running(settings) as (app, welcome):
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+            timeout_graceful_shutdown=int(settings.shutdown_timeout.total_seconds()),
+        )
+        if settings.listens_on_all and not settings.public_url:
+            _log.warning("public_url_missing", clients_are_told=settings.url)
+        print(welcome, end="", flush=True)
+        # uvicorn stops gracefully on these and then raises them again; the handlers that it
+        # finds here make that mean nothing, so that the stop goes on to its end.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        await uvicorn.Server(config).serve(sockets=[listener])
+        _log.info("server_stopped")
+
+
+def _logs_json(settings: Settings) -> bool:
+    if settings.log_format == "auto":
+        return not sys.stderr.isatty()
+    return settings.log_format == "json"
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
+    """The application with its stores open and its jobs running, and what to greet with."""
+    async with contextlib.AsyncExitStack() as stack:
+        blob_store = FileBlobStore(settings.data_dir / "blobs")
+        stack.callback(blob_store.close)
+        database = Database(f"sqlite:///{settings.data_dir / 'layover.db'}")
+        stack.callback(database.close)
+        await asyncio.to_thread(migrate, database.engine)
+
+        identity_store = SqlIdentityStore(database)
+        identity = IdentityService(identity_store, _now)
+        registry_tokens = RegistryTokens(
+            await identity_store.server_key("registry-tokens", token_bytes(KEY_BYTES)), _now
+        )
+        tenant = await identity.bootstrap(lambda token: keep_admin_token(settings.data_dir, token))
+
+        registry_store = SqlRegistryStore(database)
+        blobs = BlobService(registry_store, blob_store, _now)
+        uploads = UploadService(registry_store, blob_store, _now, settings.upload_lifetime)
+        manifests = ManifestService(registry_store, _now)
+
+        build_store = SqlBuildStore(database)
+        images = SqlSavedImages(database, blob_store)
+        builds = BuildService(build_store, images, identity, _now, settings.build_client_timeout)
+        reports = ReportService(builds, build_store, _now)
+        listing = ListingService(builds, build_store, images)
+        pulls = PullService(builds, images, identity, PublicAddress(settings.url))
+        pool = BuilderPool(await _builders(settings, stack), _now)
+        connections = ConnectionService(builds, build_store, pool, _now, settings.builder_wait)
+
+        async def clean_up() -> None:
+            await uploads.clean_up()
+            await identity.forget_expired_tokens()
+
+        async def end_vanished() -> None:
+            await builds.cancel_vanished(_now())
+
+        for job in (
+            pool.run(),
+            _every(settings.reaper_interval, clean_up),
+            _every(_VANISHED_INTERVAL, end_vanished),
+        ):
+            stack.push_async_callback(_cancel, asyncio.create_task(job))
+
+        routes: list[BaseRoute] = [
+            *health_routes({"database": database.ping, "blobs": blob_store.ping}),
+            *oci_routes(identity, registry_tokens, blobs, uploads, manifests, settings.url),
+        ]
+        for path, service in connect_apps(
+            identity, builds, reports, listing, pulls, connections, _now
+        ):
+            routes.append(Route(f"{path}/{{method}}", service))
+        app = Starlette(routes=routes)
+        app.add_middleware(RequestMiddleware)
+        yield app, greeting(settings, tenant)
+
+
+async def _builders(settings: Settings, stack: contextlib.AsyncExitStack) -> Sequence[Builder]:
+    """The pool of the settings, or the embedded builder, which stops with the server."""
+    return []
+
+
+async def _every(interval: timedelta, job: Callable[[], Awaitable[object]]) -> None:
+    """Do `job` now and then; one that fails is logged and done again."""
+    while True:
+        try:
+            await job()
+        except Exception:
+            _log.exception("job_failed", job=job.__qualname__)
+        await asyncio.sleep(interval.total_seconds())
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

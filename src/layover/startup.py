@@ -1,0 +1,103 @@
+"""What a server process does around its application: locks its folder, takes its address,
+checks its certificate, and greets whoever started it."""
+
+import fcntl
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from layover.identity.models import FirstTenant
+from layover.settings import Settings, SettingsError
+
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105  # a file's name
+
+_BACKLOG = 2048
+
+
+@contextmanager
+def locked(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder, made when missing, so that no second server uses it.
+
+    Raises SettingsError.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (data_dir / "lock").open("w")
+    except OSError as error:
+        raise SettingsError(f"data_dir: cannot use {data_dir}: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SettingsError(
+                f"data_dir: another server is using {data_dir}: stop it, or choose another folder"
+            ) from error
+        yield
+
+
+@contextmanager
+def listening(settings: Settings) -> Iterator[socket.socket]:
+    """Bind the address before anything else starts. Raises SettingsError when it is taken."""
+    host = settings.listen_host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server(
+            (host, settings.listen_port), family=family, backlog=_BACKLOG
+        )
+    except OSError as error:
+        raise SettingsError(
+            f"listen: cannot listen on {settings.listen}: {error.strerror or error}"
+        ) from error
+    with listener:
+        yield listener
+
+
+def check_tls(settings: Settings) -> None:
+    """Raise SettingsError when the certificate and its key cannot be served."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            settings.tls_cert, settings.tls_key
+        )
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"tls_cert, tls_key: cannot be used: {error}") from error
+
+
+def keep_admin_token(data_dir: Path, secret: str) -> None:
+    """Write the first token where only the server's user can read it."""
+    path = data_dir / ADMIN_TOKEN_FILE
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(file, "w") as stream:
+        os.fchmod(file, 0o600)
+        stream.write(f"{secret}\n")
+        stream.flush()
+        os.fsync(file)
+
+
+def greeting(settings: Settings, tenant: FirstTenant | None) -> str:
+    """What a starting server says; with the IDs, the token and what to do next on a first start."""
+    lines = [f"Layover listens on {settings.url}"]
+    if tenant is None:
+        return f"{lines[0]}\n"
+    token_path = settings.data_dir / ADMIN_TOKEN_FILE
+    lines += [
+        "",
+        f"  organization  {tenant.admin.organization_id}",
+        f"  project       {tenant.project_id}",
+        f"  user          {tenant.admin.user_id} ({tenant.user_name})",
+        f"  token         {token_path.read_text().strip()}",
+        "",
+        f"The token is shown this once, and kept in {token_path}. Next, from another terminal:",
+        "",
+        f"  export LAYOVER_URL={settings.url} LAYOVER_PROJECT_ID={tenant.project_id}",
+        f"  export LAYOVER_TOKEN=$(cat {token_path.absolute()})",
+        "  layover build --save --metadata-file=build.json .",
+        "  layover list builds",
+        f'  echo "$LAYOVER_TOKEN" | docker login {settings.registry_host}'
+        " -u x-token --password-stdin",
+    ]
+    return "\n".join(lines) + "\n"
