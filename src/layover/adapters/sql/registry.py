@@ -173,6 +173,7 @@ class SqlRegistryStore:
     ) -> StoredManifest | None:
         query = (
             select(manifests.c.digest, manifests.c.media_type, manifests.c.body)
+            .select_from(manifests)
             .join(repositories)
             .where(repositories.c.name == repository.value)
         )
