@@ -9,8 +9,12 @@ The services, in the order in which they are built (app.py does it):
     pool        = BuilderPool(builders, now)                                    pool.py
     connections = ConnectionService(builds, leases, pool, now, builder_wait)    connections.py
 
+    builders    = [RemoteBuilder(config) for config in ...]   adapters/buildkit/remote.py
+               or [EmbeddedBuilder(folder, registry, now)]    adapters/buildkit/embedded.py
+
 `store` and `leases` are ports that one SqlBuildStore implements; `images` is the registry's
-answer to the port SavedImages; `builders` come from adapters/buildkit. `pool.run()` is a
-background task for as long as the server lives; `builds.cancel_vanished(now())` a job for
-every few seconds.
+answer to the port SavedImages. `pool.run()` and, where there is one, `embedded.run()` are
+background tasks for as long as the server lives: cancel them to end it, and await the embedded
+builder's, which stops its daemon first. `builds.cancel_vanished(now())` is a job for every few
+seconds.
 """
