@@ -72,8 +72,13 @@ class DigestMismatch(RegistryError):
         self.expected, self.actual = expected, actual
 
 
+def is_named_for(tag: Tag, build_id: str) -> bool:
+    """Whether a tag that a build saved is its ID, or its ID and a target: nobody else's, ever."""
+    return tag.value == build_id or tag.value.startswith(f"{build_id}-")
+
+
 class TagProtected(RegistryError):
-    """The tag was saved by a build and belongs to it alone."""
+    """The tag is a build's ID, under which the build saved an image."""
 
     def __init__(self, tag: Tag, build_id: str) -> None:
         super().__init__(f"tag {tag} is what build {build_id} saved and cannot be changed")

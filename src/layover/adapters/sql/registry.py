@@ -29,6 +29,7 @@ from layover.registry.models import (
     TagPage,
     TagProtected,
     Upload,
+    is_named_for,
 )
 
 _BLOB, _MANIFEST = "blob", "manifest"
@@ -201,11 +202,11 @@ class SqlRegistryStore:
             if index is not None:
                 raise ManifestInUse(digest, index)
             named = and_(tags.c.repository_id == repository_id, tags.c.digest == str(digest))
-            saved = connection.execute(
+            for row in connection.execute(
                 select(tags.c.name, tags.c.build_id).where(named, tags.c.build_id.is_not(None))
-            ).first()
-            if saved is not None:
-                raise TagProtected(Tag(saved.name), saved.build_id)
+            ):
+                if is_named_for(Tag(row.name), row.build_id):
+                    raise TagProtected(Tag(row.name), row.build_id)
             connection.execute(delete(tags).where(named))
             delete_manifests(connection, repository_id, {str(digest)})
 
@@ -362,13 +363,13 @@ def _first_user(
 
 
 def _check_tag(connection: Connection, repository_id: int, tag: Tag, build_id: str | None) -> None:
-    """Raise TagProtected when another build saved the tag."""
+    """Raise TagProtected when the tag is another build's own name; save tags move."""
     owner = connection.execute(
         select(tags.c.build_id).where(
             tags.c.repository_id == repository_id, tags.c.name == tag.value
         )
     ).scalar()
-    if owner is not None and owner != build_id:
+    if owner is not None and owner != build_id and is_named_for(tag, owner):
         raise TagProtected(tag, owner)
 
 

@@ -166,7 +166,7 @@ tags = Table(
     Column("repository_id", ForeignKey("repositories.id"), primary_key=True),
     Column("name", Text, primary_key=True),
     Column("digest", Text, nullable=False),
-    # The build that saved it; only that build may write it again.
+    # The build that saved it. Under its own ID nobody else may write; a save tag moves on.
     Column("build_id", Text, index=True),
     Column("updated_at", Timestamp, nullable=False),
     Index("ix_tags_repository_id_digest", "repository_id", "digest"),
