@@ -49,6 +49,18 @@ def server(short_tmp: Path) -> Iterator[LayoverServer]:
         server.remove()
 
 
+@pytest.fixture(autouse=True)
+def shown_log(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Print what the shared server logged during a test; pytest shows it when the test fails."""
+    if "server" not in request.fixturenames:
+        yield
+        return
+    server: LayoverServer = request.getfixturevalue("server")
+    start = len(server.process.log())
+    yield
+    print(server.process.log()[start:])
+
+
 @pytest.fixture(scope="session")
 def docker(short_tmp: Path) -> Iterator[DockerEngine]:
     """A Docker Engine of the tests' own."""
@@ -94,6 +106,8 @@ def start_server(own_folder: Path) -> Iterator[ServerFactory]:
 
     yield start
     for server in started:
+        server.stop()
+        print(server.process.log())
         server.remove()
 
 

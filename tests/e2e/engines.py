@@ -49,7 +49,7 @@ class DockerEngine:
         try:
             processes.wait_until(self._answers, timeout=60, what="the Docker Engine")
         except AssertionError as error:
-            tail = self._daemon.log_tail()
+            tail = self._daemon.log()[-4000:]
             self.stop()
             raise AssertionError(f"dockerd did not start: {tail}") from error
 

@@ -41,7 +41,8 @@ def sha256(content: bytes) -> str:
 class OciLayout:
     """An image in an OCI image layout, which skopeo pushes as it is; its layers are random bytes.
 
-    No client looks into a layer to push or copy it, so they need not be archives.
+    No client looks into a layer to push or copy it, so they need not be archives; said to be
+    compressed, they are not compressed on the way.
     """
 
     def __init__(self, folder: Path, layer_sizes: Sequence[int]) -> None:
@@ -79,7 +80,7 @@ class OciLayout:
             hexadecimal = hashlib.file_digest(file, "sha256").hexdigest()
         content.rename(self.blobs / hexadecimal)
         return {
-            "mediaType": "application/vnd.oci.image.layer.v1.tar",
+            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
             "digest": f"sha256:{hexadecimal}",
             "size": size_bytes,
         }

@@ -126,8 +126,9 @@ class Background:
         """None while it runs; minus the signal's number when a signal ended it."""
         return self._process.poll()
 
-    def log_tail(self, characters: int = 4000) -> str:
-        return self.log_path.read_text(errors="replace")[-characters:]
+    def log(self) -> str:
+        """Return all that it wrote so far, and what wrote to the same file before it."""
+        return self.log_path.read_text(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to this one process."""

@@ -76,7 +76,9 @@ class LayoverServer:
         try:
             processes.wait_until(self._is_ready, timeout=timeout, what=f"{self.url}/readyz")
         except AssertionError as error:
-            raise AssertionError(f"the server did not start: {self.process.log_tail()}") from error
+            raise AssertionError(
+                f"the server did not start: {self.process.log()[-4000:]}"
+            ) from error
 
     def _is_ready(self) -> bool:
         if not self.process.is_running:

@@ -1,0 +1,39 @@
+"""Many clients that push the very same bytes at the very same time."""
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.e2e.engines import Skopeo
+from tests.e2e.images import MIB, OciLayout
+from tests.e2e.server import LayoverServer
+
+
+def test_pushes_of_the_same_blob_at_once_all_succeed_and_it_is_stored_once(
+    server: LayoverServer, skopeo: Skopeo, tmp_path: Path
+) -> None:
+    layout = OciLayout(tmp_path / "layout", [96 * MIB])
+    repositories = [f"{server.project_id}/same/{number}" for number in range(2)]
+    targets = [f"{repository}:{tag}" for repository in repositories for tag in ("one", "two")]
+
+    def push(target: str) -> "subprocess.CompletedProcess[str]":
+        return skopeo(
+            *("copy", "--dest-tls-verify=false", "--dest-creds", f"x-token:{server.token}"),
+            *("--preserve-digests", f"oci:{layout.folder}", f"docker://{server.host}/{target}"),
+            check=False,
+        )
+
+    with ThreadPoolExecutor(len(targets)) as pool:
+        for done in pool.map(push, targets):
+            assert done.returncode == 0, done.stderr
+
+    digest = layout.blob_digests[0]
+    for repository in repositories:
+        head = server.request("HEAD", f"/v2/{repository}/blobs/{digest}")
+        assert (head.status, head.headers["Content-Length"]) == (200, str(96 * MIB))
+    stored = [
+        path
+        for path in (server.data_folder / "blobs").rglob("*")
+        if path.is_file() and path.stat().st_size == 96 * MIB
+    ]
+    assert len(stored) == 1
