@@ -5,9 +5,11 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from secrets import token_bytes
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
@@ -17,12 +19,16 @@ from starlette.routing import BaseRoute, Route
 
 from layover import logs
 from layover.adapters.blobs.files import FileBlobStore
+from layover.adapters.buildkit.daemon_config import RegistryAccess
+from layover.adapters.buildkit.embedded import EmbeddedBuilder
+from layover.adapters.buildkit.remote import RemoteBuilder
 from layover.adapters.sql.builds import SqlBuildStore
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.images import SqlSavedImages
 from layover.adapters.sql.migrate import migrate
 from layover.adapters.sql.registry import SqlRegistryStore
+from layover.builds.builders import BuilderConfig
 from layover.builds.connections import ConnectionService
 from layover.builds.life import BuildService
 from layover.builds.listing import ListingService
@@ -97,6 +103,7 @@ def _logs_json(settings: Settings) -> bool:
 @contextlib.asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
     """The application with its stores open and its jobs running, and what to greet with."""
+    jobs: list[Coroutine[None, None, None]] = []
     async with contextlib.AsyncExitStack() as stack:
         blob_store = FileBlobStore(settings.data_dir / "blobs")
         stack.callback(blob_store.close)
@@ -122,7 +129,12 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
         reports = ReportService(builds, build_store, _now)
         listing = ListingService(builds, build_store, images)
         pulls = PullService(builds, images, identity, PublicAddress(settings.url))
-        pool = BuilderPool(await _builders(settings, stack), _now)
+        builders: list[Builder] = [*_remote_builders(settings)]
+        if not builders:
+            embedded = _embedded_builder(settings)
+            builders.append(embedded)
+            jobs.append(embedded.run())
+        pool = BuilderPool(builders, _now)
         connections = ConnectionService(builds, build_store, pool, _now, settings.builder_wait)
 
         async def clean_up() -> None:
@@ -132,11 +144,12 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
         async def end_vanished() -> None:
             await builds.cancel_vanished(_now())
 
-        for job in (
+        jobs += [
             pool.run(),
             _every(settings.reaper_interval, clean_up),
             _every(_VANISHED_INTERVAL, end_vanished),
-        ):
+        ]
+        for job in jobs:
             stack.push_async_callback(_cancel, asyncio.create_task(job))
 
         routes: list[BaseRoute] = [
@@ -152,9 +165,44 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
         yield app, greeting(settings, tenant)
 
 
-async def _builders(settings: Settings, stack: contextlib.AsyncExitStack) -> Sequence[Builder]:
-    """The pool of the settings, or the embedded builder, which stops with the server."""
-    return []
+def _remote_builders(settings: Settings) -> list[RemoteBuilder]:
+    """The pool of the settings."""
+    return [
+        RemoteBuilder(
+            BuilderConfig(
+                name=builder.name,
+                address=builder.address,
+                platforms=builder.platforms,
+                server_name=builder.server_name,
+                ca_cert=_text(builder.ca_cert),
+                cert=_text(builder.cert),
+                key=_text(builder.key),
+            )
+        )
+        for builder in settings.builders
+    ]
+
+
+def _embedded_builder(settings: Settings) -> EmbeddedBuilder:
+    """The BuildKit of a server whose settings name none; it pushes to this very server."""
+    return EmbeddedBuilder(
+        settings.data_dir / "buildkit",
+        RegistryAccess(
+            settings.registry_host,
+            plain_http=settings.url.startswith("http://"),
+            # A certificate of one's own is trusted as it is, whoever signed it.
+            ca_cert=settings.tls_cert.absolute() if settings.tls_cert else None,
+        ),
+        _now,
+        listen_host=settings.listen_host,
+        port=settings.builder_port,
+        advertised_host=urlsplit(settings.url).hostname,
+        cache_bytes=settings.builder_cache,
+    )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 async def _every(interval: timedelta, job: Callable[[], Awaitable[object]]) -> None:

@@ -135,6 +135,12 @@ class Settings(BaseSettings):
         default=timedelta(minutes=2),
         description="How long a build waits for a healthy builder before it is told there is none.",
     )
+    builder_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="The port that the embedded builder listens on; 0 takes a free one.",
+    )
     builder_cache: Size = Field(
         default=20 << 30, description="The most that the embedded builder's cache may take."
     )

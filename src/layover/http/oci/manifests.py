@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from layover.http.oci.auth import Authenticator
-from layover.http.oci.paths import content, page_limit, repository_of
+from layover.http.oci.paths import bounded_body, page_limit, repository_of
 from layover.http.oci.ranges import matches
 from layover.identity.access import Action, may_write_tag
 from layover.identity.models import ActionDenied
@@ -68,7 +68,7 @@ class ManifestRoutes:
         principal = await self._authenticator.authorize(request, repository, Action.PUSH)
         if isinstance(reference, Tag) and not may_write_tag(principal, reference):
             raise ActionDenied(f"write tag {reference}: a build's token writes its own tags alone")
-        body = await _bounded_body(request)
+        body = await bounded_body(request, MAX_MANIFEST_BYTES, ManifestTooLarge(MAX_MANIFEST_BYTES))
         stored, subject = await self._manifests.put(
             repository,
             reference,
@@ -116,16 +116,6 @@ class ManifestRoutes:
         }
         headers = {"OCI-Filters-Applied": "artifactType"} if artifact_type is not None else {}
         return JSONResponse(index, headers=headers, media_type=OCI_INDEX)
-
-
-async def _bounded_body(request: Request) -> bytes:
-    """The whole body. Raises ManifestTooLarge before more than the limit is held."""
-    body = bytearray()
-    async for chunk in content(request):
-        body += chunk
-        if len(body) > MAX_MANIFEST_BYTES:
-            raise ManifestTooLarge(MAX_MANIFEST_BYTES)
-    return bytes(body)
 
 
 def _descriptor(referrer: Referrer) -> dict[str, object]:

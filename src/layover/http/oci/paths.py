@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect, Request
 
+from layover.errors import LayoverError
 from layover.http.oci.errors import InvalidRequest
 from layover.oci.names import RepositoryName
 from layover.registry.models import UploadTruncated
@@ -33,3 +34,13 @@ async def content(request: Request) -> AsyncIterator[bytes]:
             yield chunk
     except ClientDisconnect as error:
         raise UploadTruncated from error
+
+
+async def bounded_body(request: Request, limit_bytes: int, too_large: LayoverError) -> bytes:
+    """The whole body. Raises `too_large` before more than the limit is held."""
+    body = bytearray()
+    async for chunk in content(request):
+        body += chunk
+        if len(body) > limit_bytes:
+            raise too_large
+    return bytes(body)

@@ -2,6 +2,7 @@
 Specification", GET; "OAuth2 Token Authentication", POST)."""
 
 import re
+from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -9,6 +10,7 @@ from starlette.routing import Route
 
 from layover.http.oci.auth import Authenticator, check_user_name
 from layover.http.oci.errors import InvalidRequest
+from layover.http.oci.paths import bounded_body
 from layover.identity.models import Principal
 from layover.identity.registry_tokens import LIFETIME, RegistryTokens, Scope
 from layover.identity.service import IdentityService
@@ -17,6 +19,8 @@ _SCOPE = re.compile(
     r"repository(?:\([a-z]+\))?:(?P<name>[^ :]+(?::[0-9]+/[^ :]+)?):(?P<actions>[a-z,*]+)"
 )
 _MAX_SCOPES = 100
+_MAX_FORM_BYTES = 64 << 10
+_MAX_FORM_FIELDS = 20
 
 
 class TokenRoutes:
@@ -48,16 +52,20 @@ class TokenRoutes:
         )
 
     async def _form(self, request: Request) -> tuple[Principal, list[str]]:
-        form = await request.form(max_files=0, max_fields=20)
+        body = await bounded_body(request, _MAX_FORM_BYTES, InvalidRequest("the form is too large"))
+        try:
+            form = parse_qs(body.decode(), max_num_fields=_MAX_FORM_FIELDS)
+        except ValueError as error:
+            raise InvalidRequest("malformed form") from error
         match form.get("grant_type"):
-            case "password":
-                check_user_name(str(form.get("username", "")))
-                secret = str(form.get("password", ""))
-            case "refresh_token":
-                secret = str(form.get("refresh_token", ""))
+            case ["password"]:
+                check_user_name(form.get("username", [""])[0])
+                secret = form.get("password", [""])[0]
+            case ["refresh_token"]:
+                secret = form.get("refresh_token", [""])[0]
             case _:
                 raise InvalidRequest("grant_type has to be password or refresh_token")
-        return await self._identity.authenticate(secret), [str(form.get("scope", ""))]
+        return await self._identity.authenticate(secret), form.get("scope", [])
 
 
 def _scopes(texts: list[str]) -> tuple[Scope, ...]:
