@@ -1,0 +1,181 @@
+"""Running buildx beside everything else that a build does.
+
+buildx shares the terminal, so that it draws its own progress. Off a terminal its messages pass
+through here unchanged, to know the last one: the server keeps why a build failed.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from layover.cli.errors import BuildxFailed
+
+_TAIL_BYTES = 16 * 1024
+_PIECE_BYTES = 64 * 1024
+
+# One signal asks, a second kills buildx; more than these end the recording of it too.
+_PATIENCE = 2
+
+
+class Interruption:
+    """Ctrl-C and SIGTERM while a build runs. Use it as a context manager, in the event loop.
+
+    The first is passed on to buildx, which cancels the build on the builder; with no buildx
+    running it cancels the task that entered. The second kills buildx. A terminal sends Ctrl-C
+    to buildx as well; buildx takes two for one wish, and only a third for impatience.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[object] | None = None
+
+    def __enter__(self) -> Self:
+        self._task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.request)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+    @property
+    def is_requested(self) -> bool:
+        return self._count > 0
+
+    @property
+    def is_impatient(self) -> bool:
+        """Whether the user wants out, whatever is left to do."""
+        return self._count > _PATIENCE
+
+    def request(self) -> None:
+        """What a signal does."""
+        self._count += 1
+        if self._process is not None:
+            _signal(self._process, signal.SIGINT if self._count == 1 else signal.SIGKILL)
+        elif self._task is not None and (self._count == 1 or self.is_impatient):
+            self._task.cancel()
+
+    def stop(self) -> None:
+        """End the build for another reason than the user's."""
+        if self._process is not None:
+            _signal(self._process, signal.SIGINT)
+        elif self._task is not None:
+            self._task.cancel()
+
+    def watch(self, process: asyncio.subprocess.Process | None) -> None:
+        """Name the process that signals are passed on to."""
+        self._process = process
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except ProcessLookupError:
+        return  # It ended by itself in this moment.
+
+
+async def run(
+    buildx: Path,
+    arguments: Sequence[str],
+    env: dict[str, str],
+    *,
+    interruption: Interruption,
+    stdin: BinaryIO | None = None,
+) -> tuple[int, str]:
+    """Run buildx to its end; returns its status and, off a terminal, its last messages."""
+    is_terminal = sys.stderr.isatty()
+    process = await asyncio.create_subprocess_exec(
+        buildx,
+        *arguments,
+        env=env,
+        stdin=_rewound(stdin),
+        stderr=None if is_terminal else asyncio.subprocess.PIPE,
+    )
+    interruption.watch(process)
+    try:
+        tail = await _pass_on(process.stderr)
+        status = await process.wait()
+    finally:
+        interruption.watch(None)
+        if process.returncode is None:
+            _signal(process, signal.SIGKILL)
+            await process.wait()
+    # A process ended by a signal has the shell's status for it.
+    return (128 - status if status < 0 else status), tail
+
+
+async def _pass_on(stream: asyncio.StreamReader | None) -> str:
+    if stream is None:
+        return ""
+    tail = b""
+    while piece := await stream.read(_PIECE_BYTES):
+        sys.stderr.buffer.write(piece)
+        sys.stderr.buffer.flush()
+        tail = (tail + piece)[-_TAIL_BYTES:]
+    return tail.decode(errors="replace")
+
+
+def spool_stdin() -> BinaryIO:
+    """Keep standard input in a file without a name: it is read more than once."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the command
+    shutil.copyfileobj(sys.stdin.buffer, file)
+    return file
+
+
+def _rewound(file: BinaryIO | None) -> BinaryIO | None:
+    if file is not None:
+        # The file is read through its descriptor, by another process.
+        file.flush()
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+    return file
+
+
+async def capture(
+    buildx: Path,
+    arguments: Sequence[str],
+    env: dict[str, str],
+    *,
+    what: str,
+    stdin: BinaryIO | None,
+) -> str:
+    """Run buildx for what it prints. Raises BuildxFailed with its own words."""
+    process = await asyncio.create_subprocess_exec(
+        buildx,
+        *arguments,
+        env=env,
+        stdin=_rewound(stdin) or asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, messages = await process.communicate()
+    if process.returncode:
+        raise BuildxFailed(what, last_error(messages.decode(errors="replace")))
+    return output.decode(errors="replace")
+
+
+def replace_process(buildx: Path, arguments: Sequence[str], env: dict[str, str]) -> None:
+    """Become buildx, for what needs no server. Never returns."""
+    sys.stdout.flush()
+    os.execve(buildx, [str(buildx), *arguments], env)  # noqa: S606
+
+
+def last_error(messages: str) -> str:
+    """The error that buildx ended with: from its last `ERROR:` line on, else all of it."""
+    before, mark, after = messages.rpartition("ERROR: ")
+    return (after if mark else before or messages).strip()

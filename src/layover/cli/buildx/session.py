@@ -1,0 +1,271 @@
+"""One build from its creation on the server to its end.
+
+CreateBuild, then health reports from that moment on; a builder for each platform; buildx on
+them; FinishBuild with how it went, whatever happened. A server that is lost on the way does
+not fail a build that can go on without it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from protobuf import Oneof
+
+from layover.cli.buildx import builders, metadata
+from layover.cli.buildx.process import Interruption, capture, last_error, run
+from layover.cli.buildx.reporting import StatusReporter, report_health
+from layover.cli.buildx.workspace import Workspace, create_commands
+from layover.cli.errors import CliError, Interrupted, say
+from layover.client.address import Server
+from layover.client.api import Client
+from layover.client.errors import ClientError, ServerUnreachable
+from layover.client.references import Image
+from layover.rpc.depot.cli.v1 import build_pb as wire
+
+Value = TypeVar("Value")
+
+# How long the end of a build is told to a server that does not answer. It ends builds whose
+# client is silent by itself.
+_FINISH_WITHIN_SECONDS = 60.0
+_FINISH_PAUSE_SECONDS = 2.0
+_LONGEST_ERROR = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Where the server wants a build pushed to."""
+
+    tags: tuple[str, ...]
+    insecure_registry: bool
+    several_builders: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command line asks for, in the terms of a build's life."""
+
+    options: Sequence[wire.BuildOptions]
+    platforms: Sequence[builders.BuilderPlatform]
+    project_id: str
+    # buildx's arguments, after `--builder`; None when the build is not saved.
+    arguments: Callable[[Workspace, Saved | None], list[str]]
+    command: str
+    dockerfiles: Sequence[wire.Dockerfile] = ()
+    stdin: BinaryIO | None = None
+    metadata_file: Path | None = None
+    targets: Sequence[str] = ()
+    # Variables that say what the arguments say already.
+    settled_variables: Sequence[str] = field(default=())
+
+    @property
+    def is_saved(self) -> bool:
+        return any(option.save for option in self.options)
+
+
+async def build(server: Server, env: dict[str, str], buildx: Path, plan: Plan) -> int:
+    """Do a build; returns buildx's status. Raises a LayoverError, Interrupted among them."""
+    with Interruption() as interruption:
+        async with Client(server, env=env) as client:
+            created = await _interruptible(
+                client.create_build(
+                    wire.CreateBuildRequest(
+                        project_id=plan.project_id or None, options=list(plan.options)
+                    )
+                )
+            )
+        # From here on the build's own token does: it opens this build and nothing else.
+        own = Server(server.url, created.build_token or server.token)
+        async with Client(own, env=env) as client:
+            session = _Session(client, env, buildx, plan, created, interruption)
+            return await session.run()
+
+
+class _Session:
+    def __init__(
+        self,
+        client: Client,
+        env: dict[str, str],
+        buildx: Path,
+        plan: Plan,
+        created: wire.CreateBuildResponse,
+        interruption: Interruption,
+    ) -> None:
+        self._client, self._env, self._buildx = client, env, buildx
+        self._plan, self._created, self._interruption = plan, created, interruption
+        self._stopped_because = ""
+        self._build_error = ""
+
+    async def run(self) -> int:
+        result: Oneof[str, object] = Oneof("canceled", wire.FinishBuildRequest.Canceled())
+        health = asyncio.create_task(self._watch_health())
+        try:
+            status = await _interruptible(self._build())
+            if self._interruption.is_requested and status != 0:
+                raise Interrupted
+            if self._stopped_because and status != 0:
+                raise self._stopped()
+            if status == 0:
+                result = Oneof("success", wire.FinishBuildRequest.Success())
+            else:
+                result = _failure(f"buildx ended with status {status}", self._build_error)
+        except Interrupted:
+            if self._stopped_because and not self._interruption.is_requested:
+                raise self._stopped() from None
+            raise Interrupted(f"build {self._created.build_id} was canceled") from None
+        except Exception as error:
+            if not self._stopped_because:
+                result = _failure(str(error) or type(error).__name__, "")
+            raise
+        finally:
+            health.cancel()
+            await self._uninterrupted(self._finish(result))
+            await asyncio.gather(health, return_exceptions=True)
+        self._tell(status)
+        return status
+
+    async def _build(self) -> int:
+        with Workspace(self._env) as workspace:
+            credentials = {c.host: c.token for c in self._created.additional_credentials}
+            workspace.prepare(credentials)
+            addresses = await builders.acquire(
+                self._client, self._created.build_id, self._plan.platforms, say=say
+            )
+            saved = self._saved(several_builders=len(addresses) > 1)
+            arguments = self._plan.arguments(workspace, saved)
+            environment = workspace.environment(arguments)
+            for name in self._plan.settled_variables if saved else ():
+                environment.pop(name, None)
+            for command in create_commands(workspace, addresses):
+                await capture(
+                    self._buildx, command, environment, what="use the builder", stdin=None
+                )
+            buildx_metadata = workspace.path("metadata.json")
+            if self._plan.metadata_file is not None:
+                arguments = ["--metadata-file", str(buildx_metadata), *arguments]
+            reporter = StatusReporter(
+                self._client,
+                self._created.build_id,
+                workspace.buildx,
+                [address for address, _ in addresses],
+            )
+            async with reporter:
+                context = asyncio.create_task(self._report_context())
+                status, messages = await run(
+                    self._buildx,
+                    [self._plan.command, "--builder", "layover", *arguments],
+                    environment,
+                    interruption=self._interruption,
+                    stdin=self._plan.stdin,
+                )
+                await context
+            if status != 0:
+                self._build_error = last_error(messages) or reporter.error
+            elif self._plan.metadata_file is not None:
+                metadata.write(
+                    self._plan.metadata_file,
+                    buildx_metadata,
+                    build_id=self._created.build_id,
+                    project_id=self._created.project_id,
+                    targets=self._plan.targets,
+                )
+            return status
+
+    def _saved(self, *, several_builders: bool) -> Saved | None:
+        tags = tuple(t.tag for t in self._created.additional_tags if t.push)
+        if not tags or not self._plan.is_saved:
+            if self._plan.is_saved:
+                raise CliError("the server gave no place to save this build in; see its log")
+            return None
+        server = self._client.server
+        # BuildKit speaks HTTPS to every registry but one on its own loopback; what the user
+        # reaches over plain HTTP it has to be told.
+        insecure = server.is_plain_http and any(
+            Image.parse(tag).host == server.registry_host and not _is_loopback(tag) for tag in tags
+        )
+        return Saved(tags, insecure, several_builders)
+
+    async def _watch_health(self) -> None:
+        reason = await report_health(self._client, self._created.build_id, self._plan.platforms)
+        self._stopped_because = reason
+        self._interruption.stop()
+
+    async def _report_context(self) -> None:
+        if self._plan.dockerfiles:
+            with contextlib.suppress(ClientError):
+                await self._client.report_build_context(
+                    self._created.build_id, list(self._plan.dockerfiles)
+                )
+
+    async def _finish(self, result: Oneof[str, object]) -> None:
+        request = wire.FinishBuildRequest(build_id=self._created.build_id)
+        request.result = result  # type: ignore[assignment]  # one of the three, by construction
+        deadline = asyncio.get_running_loop().time() + _FINISH_WITHIN_SECONDS
+        is_told = False
+        while True:
+            try:
+                await self._client.finish_build(request)
+            except ServerUnreachable as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    say(f"warning: the end of the build could not be recorded: {error}")
+                    return
+                if not is_told:
+                    say("Waiting for the server, to record the end of the build...")
+                    is_told = True
+                await asyncio.sleep(_FINISH_PAUSE_SECONDS)
+            except ClientError as error:
+                say(f"warning: the end of the build could not be recorded: {error}")
+                return
+            else:
+                return
+
+    async def _uninterrupted(self, work: Coroutine[None, None, None]) -> None:
+        """Finish `work` even if a signal cancels the task that waits for it."""
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if self._interruption.is_impatient:
+                    task.cancel()
+                    raise Interrupted from None
+
+    def _stopped(self) -> CliError:
+        return CliError(f"build {self._created.build_id} was stopped: {self._stopped_because}")
+
+    def _tell(self, status: int) -> None:
+        build_id = self._created.build_id
+        if status != 0:
+            say(f"\nBuild {build_id} failed.")
+            return
+        say(f"\nBuild {build_id} is done.")
+        if not self._plan.is_saved:
+            return
+        tags = [t.tag for t in self._created.additional_tags if t.push]
+        names = [f"{tags[0]}-{t}" for t in self._plan.targets] if self._plan.targets else tags
+        say(f"It is saved. To pull it:\n  layover pull {build_id}")
+        for name in names:
+            say(f"  docker pull {name}")
+
+
+def _failure(what: str, reason: str) -> Oneof[str, object]:
+    message = f"{what}: {reason}" if reason else what
+    return Oneof("error", wire.FinishBuildRequest.Error(error=message[-_LONGEST_ERROR:]))
+
+
+def _is_loopback(tag: str) -> bool:
+    # BuildKit's own rule (containerd's docker.MatchLocalhost).
+    host = Image.parse(tag).host.rpartition(":")[0] or Image.parse(tag).host
+    return host in ("localhost", "::1", "[::1]") or host.startswith("127.")
+
+
+async def _interruptible(work: Awaitable[Value]) -> Value:
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+        raise Interrupted from error

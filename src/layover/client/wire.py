@@ -1,0 +1,47 @@
+"""Connect's error codes as the errors that a caller of this client sees."""
+
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
+
+from layover.client.errors import (
+    AccessRefused,
+    ClientError,
+    NotFound,
+    NotLayover,
+    RequestRefused,
+    ServerFailed,
+    ServerUnreachable,
+    TokenRefused,
+)
+
+_REFUSALS = frozenset(
+    {
+        Code.INVALID_ARGUMENT,
+        Code.FAILED_PRECONDITION,
+        Code.ALREADY_EXISTS,
+        Code.RESOURCE_EXHAUSTED,
+        Code.ABORTED,
+        Code.OUT_OF_RANGE,
+        Code.CANCELED,
+    }
+)
+
+
+def from_connect(error: ConnectError, url: str) -> ClientError:
+    """Turn an error of the wire into ours."""
+    reason = error.message.strip()
+    match error.code:
+        case Code.UNAVAILABLE | Code.DEADLINE_EXCEEDED:
+            return ServerUnreachable(url, reason)
+        case Code.UNAUTHENTICATED:
+            return TokenRefused(url, reason)
+        case Code.PERMISSION_DENIED:
+            return AccessRefused(reason)
+        case Code.NOT_FOUND:
+            return NotFound(reason)
+        case Code.UNIMPLEMENTED:
+            return NotLayover(url)
+        case code if code in _REFUSALS:
+            return RequestRefused(reason)
+        case _:
+            return ServerFailed(url, reason)
