@@ -30,7 +30,8 @@ def status_name(status: BuildStatus) -> str:
 
 def is_saved(build: Build) -> bool:
     """Whether the build's image is in the registry."""
-    return bool(build.images)
+    # A listing leaves the images out; what is saved has a size.
+    return bool(build.images) or build.size_bytes > 0
 
 
 def build_row(build: Build) -> Row:
