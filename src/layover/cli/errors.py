@@ -12,10 +12,10 @@ from layover.client.address import InvalidAddress
 from layover.client.choices import NoProject, NoServer, NoToken
 from layover.client.errors import (
     AccessRefused,
+    NotFound,
     NotLayover,
     ServerFailed,
     ServerUnreachable,
-    TokenRefused,
 )
 from layover.errors import LayoverError
 
@@ -70,10 +70,10 @@ EXIT_CODES: Mapping[type[LayoverError], int] = {
 # What to try next, where the error's own words do not say it.
 HINTS: Mapping[type[LayoverError], str] = {
     AccessRefused: "Ask for a token that may, and log in with `layover login`.",
+    NotFound: "`layover list builds` and `layover list projects` show what there is.",
     NotLayover: "Check the address, and that the server's version is not older than this client's.",
     ServerFailed: "Try again; the server's log says more.",
     ServerUnreachable: "Check the address, and that the server is running.",
-    TokenRefused: "Check the token, or log in again with `layover login`.",
 }
 
 

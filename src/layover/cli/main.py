@@ -1,8 +1,10 @@
 """The program: finds the command, and turns every error into a message and a status."""
 
+import contextlib
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,4 +105,13 @@ def run(arguments: Sequence[str], *, prog_name: str) -> int:
 
 def main() -> None:
     """The entry point of `layover` and `depot`."""
-    sys.exit(run(sys.argv[1:], prog_name=program_name(sys.argv[0])))
+    status = run(sys.argv[1:], prog_name=program_name(sys.argv[0]))
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    # The HTTP client's own threads (pyqwest 0.12) may still be letting go of a connection, and
+    # abort the process when the interpreter is gone by then. Everything of ours is done.
+    os._exit(status)

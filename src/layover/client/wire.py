@@ -1,5 +1,7 @@
 """Connect's error codes as the errors that a caller of this client sees."""
 
+import re
+
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
@@ -13,6 +15,8 @@ from layover.client.errors import (
     ServerUnreachable,
     TokenRefused,
 )
+
+_REQUEST = re.compile(r"^Request failed: error sending request for url \([^)]*\): ")
 
 _REFUSALS = frozenset(
     {
@@ -32,7 +36,8 @@ def from_connect(error: ConnectError, url: str) -> ClientError:
     reason = error.message.strip()
     match error.code:
         case Code.UNAVAILABLE | Code.DEADLINE_EXCEEDED:
-            return ServerUnreachable(url, reason)
+            # The transport names the whole request before the cause; the address is told anyway.
+            return ServerUnreachable(url, _REQUEST.sub("", reason))
         case Code.UNAUTHENTICATED:
             return TokenRefused(url, reason)
         case Code.PERMISSION_DENIED:
