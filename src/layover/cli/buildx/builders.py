@@ -57,11 +57,14 @@ async def acquire(
     say: Callable[[str], None],
 ) -> list[tuple[BuilderAddress, tuple[str, ...]]]:
     """Wait for a builder of each platform; one that serves several is named once."""
-    found: dict[BuilderAddress, list[str]] = {}
+    found: dict[tuple[str, str], tuple[BuilderAddress, list[str]]] = {}
     for platform in platforms:
         address = await _acquire(client, build_id, platform, say)
-        found.setdefault(address, []).extend(_PLATFORMS[platform])
-    return [(address, tuple(names)) for address, names in found.items()]
+        # Each connection has a client certificate of its own, so the addresses are never equal,
+        # and buildx takes an endpoint only once.
+        key = (address.endpoint, address.server_name)
+        found.setdefault(key, (address, []))[1].extend(_PLATFORMS[platform])
+    return [(address, tuple(names)) for address, names in found.values()]
 
 
 async def _acquire(
