@@ -94,8 +94,8 @@ class DaemonConfig:
             "",
             f"[registry.{_text(self.registry.host)}]",
         ]
-        if self.registry.plain_http:
-            lines.append("http = true")
+        # Said either way: left out, the daemon takes a registry on loopback for plain HTTP.
+        lines.append(f"http = {'true' if self.registry.plain_http else 'false'}")
         if self.registry.ca_cert is not None:
             lines.append(f"ca = [{_text(self.registry.ca_cert.absolute())}]")
         return "\n".join(lines) + "\n"
