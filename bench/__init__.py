@@ -1,0 +1,1 @@
+"""Layover beside its peers, in one run on one machine: `make bench`."""
