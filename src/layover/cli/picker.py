@@ -43,13 +43,13 @@ def pick(builds: Sequence[Build], question: str, now: datetime) -> Build:
     from prompt_toolkit.output import create_output
 
     heading, *shown = lines(builds, now)
-    # The list's own two columns of cursor come before each line.
+    # Three columns of cursor come before each line of the list.
     answer = questionary.select(
-        f"{question}\n     {heading}",
+        f"{question} (arrow keys, type to filter, Enter)\n   {heading}",
         choices=[
             questionary.Choice(line, value=build) for line, build in zip(shown, builds, strict=True)
         ],
-        instruction="(arrow keys, type to filter, Enter)",
+        instruction=" ",
         use_search_filter=True,
         use_jk_keys=False,
         # What is piped out of a command is its result alone.

@@ -5,7 +5,6 @@ in use, the usual socket. `docker` is imported with this module, which commands 
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +28,9 @@ _TIMEOUT_SECONDS = 600
 class EngineUnavailable(ClientError):
     """No Docker Engine answers."""
 
-    def __init__(self, cause: str) -> None:
+    def __init__(self, address: str, cause: str) -> None:
         super().__init__(
-            f"cannot reach Docker: {cause}\n"
+            f"cannot reach Docker{' at ' + address if address else ''}: {cause}\n"
             "Start it (`sudo systemctl start docker`, or Docker Desktop), or point DOCKER_HOST or"
             " a Docker context at an engine; https://docs.docker.com/engine/install/ says how to"
             " get it. Without Docker, skopeo and podman pull the same image."
@@ -73,7 +72,7 @@ class Engine:
             client = _dial(env)
             client.ping()
         except (DockerException, requests.RequestException, OSError) as error:
-            raise EngineUnavailable(_why(error)) from error
+            raise EngineUnavailable(_address(env), _why(error)) from error
         try:
             yield cls(client)
         finally:
@@ -99,7 +98,7 @@ class Engine:
         except APIError as error:
             raise PullFailed(str(image), _why(error)) from error
         except (requests.RequestException, OSError) as error:
-            raise EngineUnavailable(_why(error)) from error
+            raise EngineUnavailable("", _why(error)) from error
 
     def has(self, image: Image) -> bool:
         """Whether the engine holds this name."""
@@ -146,6 +145,12 @@ def _dial(env: Mapping[str, str]) -> docker.APIClient:
     )
 
 
+def _address(env: Mapping[str, str]) -> str:
+    """What the engine's address is, as far as it was said."""
+    name = env.get("DOCKER_CONTEXT") or get_current_context_name()
+    return env.get("DOCKER_HOST") or (f"the context {name}" if name != "default" else "")
+
+
 def _context(env: Mapping[str, str]) -> tuple[str | None, TLSConfig | None]:
     """The endpoint of the context in use; none for the usual socket."""
     name = env.get("DOCKER_CONTEXT") or get_current_context_name()
@@ -166,7 +171,13 @@ def _progress(event: Mapping[str, Any]) -> LayerProgress:
     return LayerProgress(layer, status, detail.get("current") or 0, detail.get("total") or 0)
 
 
-def _why(error: Exception) -> str:
+def _why(error: BaseException) -> str:
+    """The cause in few words: requests and urllib3 wrap the system's own error several times."""
     if isinstance(error, APIError):
         return str(error.explanation or error)
-    return os.linesep.join(str(error).splitlines()[:1]) or type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
