@@ -43,7 +43,7 @@ lint: dev ## ruff, mypy, imports, generated code: the quick first part of `make 
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
-	$(VENV)/lint-imports
+	$(VENV)/lint-imports --no-logo
 	scripts/generate-rpc --check
 
 format: dev ## format the code and fix what ruff can fix
