@@ -60,11 +60,16 @@ class ConnectionService:
             raise BuildEnded(build.id, build.status)
         if self._pool.is_empty:
             raise NoBuilderConfigured
-        # Each turn either ends or finds one more builder unhealthy.
+        if not self._pool.healthy():
+            await self._pool.check_all()
+        # Each turn ends or tries one builder fewer, also when a builder comes and goes.
+        tried: set[str] = set()
         while True:
-            if not self._pool.healthy():
-                await self._pool.check_all()
-            healthy = self._pool.healthy()
+            healthy = {
+                name: platforms
+                for name, platforms in self._pool.healthy().items()
+                if name not in tried
+            }
             if not healthy:
                 break
             chosen = await self._leases.lease(
@@ -81,6 +86,7 @@ class ConnectionService:
             if connection is not None:
                 await self._builds.mark_seen(build.id, starts=True)
                 return connection
+            tried.add(chosen)
         waited = self._now() - build.created_at
         if not self._pool.may_recover:
             raise BuildersUnavailable(self._pool.troubles(), None)

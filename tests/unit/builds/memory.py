@@ -1,0 +1,298 @@
+"""The ports of builds/ in memory; tests/contract holds them to what the real adapters do."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from layover.builds.builders import Credentials, LeaseState, Platforms
+from layover.builds.errors import BuilderUnhealthy
+from layover.builds.limits import MAX_STEPS, MAX_TARGETS, admit_log
+from layover.builds.models import (
+    Build,
+    BuildStatus,
+    Dockerfile,
+    LogEntry,
+    PageKey,
+    SavedImage,
+    Step,
+)
+from layover.identity.models import FirstTenant, Principal, Project, TokenKind
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+class Clock:
+    """Time that moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.time = START
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def advance(self, **parts: float) -> None:
+        self.time += timedelta(**parts)
+
+
+@dataclass
+class _Lease:
+    builder: str
+    is_released: bool = False
+
+
+@dataclass
+class _Reports:
+    steps: dict[str, Step] = field(default_factory=dict)
+    log: list[LogEntry] = field(default_factory=list)
+    log_size_bytes: int = 0
+    dockerfiles: dict[str, Dockerfile] = field(default_factory=dict)
+
+
+class MemoryBuildStore:
+    """The BuildStore and the LeaseStore in memory."""
+
+    def __init__(self) -> None:
+        self._builds: dict[str, Build] = {}
+        self._reports: dict[str, _Reports] = {}
+        self._leases: dict[tuple[str, str], _Lease] = {}
+        self._affinities: dict[tuple[str, str], str] = {}
+
+    async def add(self, build: Build) -> None:
+        self._builds[build.id] = build
+        self._reports[build.id] = _Reports()
+
+    async def find(self, build_id: str) -> Build | None:
+        return self._builds.get(build_id)
+
+    async def mark_seen(self, build_id: str, now: datetime, *, starts: bool) -> None:
+        build = self._builds.get(build_id)
+        if build is None or build.status.has_ended:
+            return
+        if starts and build.status is BuildStatus.CREATED:
+            build = replace(build, status=BuildStatus.RUNNING, started_at=now)
+        self._builds[build_id] = replace(build, seen_at=now)
+
+    async def end(
+        self, build_id: str, status: BuildStatus, error: str | None, now: datetime
+    ) -> bool:
+        build = self._builds.get(build_id)
+        if build is None or build.status.has_ended:
+            return False
+        self._builds[build_id] = replace(build, status=status, error=error, finished_at=now)
+        for (of_build, _), lease in self._leases.items():
+            if of_build == build_id:
+                lease.is_released = True
+        return True
+
+    async def end_vanished(self, seen_before: datetime, error: str, now: datetime) -> list[str]:
+        vanished = [build.id for build in self._builds.values() if build.seen_at < seen_before]
+        return [
+            build_id
+            for build_id in vanished
+            if await self.end(build_id, BuildStatus.CANCELED, error, now)
+        ]
+
+    async def delete(self, build_id: str) -> None:
+        self._builds.pop(build_id, None)
+        self._reports.pop(build_id, None)
+        for key in [key for key in self._leases if key[0] == build_id]:
+            del self._leases[key]
+
+    async def list_page(self, project_id: str, after: PageKey | None, limit: int) -> list[Build]:
+        found = sorted(
+            (build for build in self._builds.values() if build.project_id == project_id),
+            key=lambda build: (build.created_at, build.id),
+            reverse=True,
+        )
+        if after is not None:
+            place = (after.created_at, after.build_id)
+            found = [build for build in found if (build.created_at, build.id) < place]
+        return found[:limit]
+
+    async def record(
+        self, build_id: str, steps: Sequence[Step], log: Sequence[LogEntry], now: datetime
+    ) -> None:
+        reports = self._reports.get(build_id)
+        if reports is None:
+            return
+        for step in steps:
+            known = reports.steps.get(step.digest)
+            if known is not None:
+                reports.steps[step.digest] = known.merged(step)
+            elif len(reports.steps) < MAX_STEPS:
+                reports.steps[step.digest] = step
+        kept, reports.log_size_bytes = admit_log(log, reports.log_size_bytes)
+        reports.log += kept
+        self._builds[build_id] = replace(self._builds[build_id], seen_at=now)
+
+    async def list_steps(self, build_id: str) -> list[Step]:
+        reports = self._reports.get(build_id)
+        return list(reports.steps.values()) if reports else []
+
+    async def read_log(self, build_id: str, after: int, limit: int) -> list[tuple[int, LogEntry]]:
+        reports = self._reports.get(build_id)
+        log = reports.log if reports else []
+        return list(enumerate(log, start=1))[after : after + limit]
+
+    async def put_dockerfiles(self, build_id: str, dockerfiles: Sequence[Dockerfile]) -> None:
+        reports = self._reports.get(build_id)
+        if reports is None:
+            return
+        for file in dockerfiles:
+            if file.target in reports.dockerfiles or len(reports.dockerfiles) < MAX_TARGETS:
+                reports.dockerfiles[file.target] = file
+
+    async def list_dockerfiles(self, build_id: str) -> list[Dockerfile]:
+        reports = self._reports.get(build_id)
+        files = reports.dockerfiles if reports else {}
+        return [files[target] for target in sorted(files)]
+
+    async def lease(
+        self, build: Build, platform: str, choose: Callable[[LeaseState], str], now: datetime
+    ) -> str | None:
+        stored = self._builds.get(build.id)
+        if stored is None or stored.status.has_ended:
+            return None
+        own = self._leases.pop((build.id, platform), None)
+        state = LeaseState(
+            current=own.builder if own else None,
+            last_used=self._affinities.get((build.project_id, platform)),
+            loads=await self.count_leases(),
+        )
+        chosen = choose(state)
+        self._leases[build.id, platform] = _Lease(chosen)
+        self._affinities[build.project_id, platform] = chosen
+        return chosen
+
+    async def count_leases(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for lease in self._leases.values():
+            if not lease.is_released:
+                counts[lease.builder] = counts.get(lease.builder, 0) + 1
+        return counts
+
+
+class MemoryImages:
+    """The SavedImages in memory; `save` stands for a push."""
+
+    def __init__(self) -> None:
+        self._images: dict[str, list[SavedImage]] = {}
+
+    def save(self, build_id: str, *tags: str) -> None:
+        self._images[build_id] = [
+            SavedImage(tag, f"sha256:{tag}", ("linux/amd64",), 1000) for tag in sorted(tags)
+        ]
+
+    async def of_build(self, project_id: str, build_id: str) -> list[SavedImage]:
+        return list(self._images.get(build_id, ()))
+
+    async def sizes(self, build_ids: Sequence[str]) -> dict[str, int]:
+        return {
+            build_id: sum(image.size_bytes for image in self._images[build_id])
+            for build_id in build_ids
+            if build_id in self._images
+        }
+
+    async def delete(self, project_id: str, build_id: str) -> None:
+        self._images.pop(build_id, None)
+
+
+class MemoryBuilder:
+    """A Builder that fares as a test says."""
+
+    def __init__(self, name: str, *native: str, emulated: Sequence[str] = ()) -> None:
+        self._name = name
+        self.platforms = Platforms(native or ("linux/amd64",), tuple(emulated))
+        self.trouble: BuilderUnhealthy | None = None
+        self.checks = 0
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def address(self) -> str:
+        return f"tcp://{self._name}:1234"
+
+    @property
+    def server_name(self) -> str:
+        return self._name
+
+    async def check(self) -> Platforms:
+        self.checks += 1
+        if self.trouble is not None:
+            raise self.trouble
+        return self.platforms
+
+    async def credentials(self, build_id: str) -> Credentials | None:
+        return Credentials(ca_cert="CA", cert=f"cert of {build_id}", key="key")
+
+
+class MemoryIdentityStore:
+    """The IdentityStore in memory."""
+
+    def __init__(self) -> None:
+        self._projects: dict[str, Project] = {}
+        self._tokens: dict[bytes, tuple[Principal, datetime | None]] = {}
+        self._keys: dict[str, bytes] = {}
+
+    def add_project(self, project_id: str, organization_id: str) -> Project:
+        project = Project(project_id, project_id, organization_id, organization_id, START)
+        self._projects[project_id] = project
+        return project
+
+    async def find_principal(self, secret_hash: bytes, now: datetime) -> Principal | None:
+        principal, expires_at = self._tokens.get(secret_hash, (None, None))
+        return None if expires_at is not None and expires_at <= now else principal
+
+    async def find_principal_by_id(self, token_id: str, now: datetime) -> Principal | None:
+        for secret_hash, (principal, _) in self._tokens.items():
+            if principal.token_id == token_id:
+                return await self.find_principal(secret_hash, now)
+        return None
+
+    async def add_token(
+        self,
+        principal: Principal,
+        secret_hash: bytes,
+        description: str,
+        created_at: datetime,
+        expires_at: datetime | None,
+    ) -> None:
+        self._tokens[secret_hash] = (principal, expires_at)
+
+    async def revoke_build_tokens(self, build_id: str, kind: TokenKind) -> None:
+        self._tokens = {
+            secret_hash: (principal, expires_at)
+            for secret_hash, (principal, expires_at) in self._tokens.items()
+            if principal.build_id != build_id or principal.kind is not kind
+        }
+
+    async def delete_expired_tokens(self, now: datetime) -> int:
+        before = len(self._tokens)
+        self._tokens = {
+            secret_hash: (principal, expires_at)
+            for secret_hash, (principal, expires_at) in self._tokens.items()
+            if expires_at is None or expires_at > now
+        }
+        return before - len(self._tokens)
+
+    async def find_project(self, project_id: str) -> Project | None:
+        return self._projects.get(project_id)
+
+    async def list_projects(self, organization_id: str) -> list[Project]:
+        return [
+            project
+            for project in self._projects.values()
+            if project.organization_id == organization_id
+        ]
+
+    async def has_organization(self) -> bool:
+        return bool(self._projects)
+
+    async def create_first_tenant(self, tenant: FirstTenant, secret_hash: bytes) -> None:
+        self.add_project(tenant.project_id, tenant.admin.organization_id)
+        self._tokens[secret_hash] = (tenant.admin, None)
+
+    async def server_key(self, name: str, candidate: bytes) -> bytes:
+        return self._keys.setdefault(name, candidate)

@@ -1,0 +1,74 @@
+"""All of builds/ over memory: two organizations, three projects, their users' callers."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from layover.builds.connections import ConnectionService
+from layover.builds.life import BuildService, CreatedBuild
+from layover.builds.listing import ListingService
+from layover.builds.models import BuildOptions, BuildStatus
+from layover.builds.pool import BuilderPool
+from layover.builds.pulls import PublicAddress, PullService
+from layover.builds.reports import ReportService
+from layover.identity.models import Principal, TokenKind
+from layover.identity.service import IdentityService
+from tests.unit.builds.memory import (
+    Clock,
+    MemoryBuilder,
+    MemoryBuildStore,
+    MemoryIdentityStore,
+    MemoryImages,
+)
+
+PROJECT = "projectaaa"
+SISTER_PROJECT = "projectbbb"
+FOREIGN_PROJECT = "projectccc"
+
+SAVED = BuildOptions(save=True)
+
+
+class World:
+    """The services, wired as app.py wires them."""
+
+    def __init__(self, *builders: MemoryBuilder) -> None:
+        self.clock = Clock()
+        self.store = MemoryBuildStore()
+        self.images = MemoryImages()
+        self.identity_store = MemoryIdentityStore()
+        for project_id in (PROJECT, SISTER_PROJECT):
+            self.identity_store.add_project(project_id, "org1")
+        self.identity_store.add_project(FOREIGN_PROJECT, "org2")
+        self.identity = IdentityService(self.identity_store, self.clock)
+        self.builds = BuildService(self.store, self.images, self.identity, self.clock)
+        self.reports = ReportService(self.builds, self.store, self.clock)
+        self.listing = ListingService(self.builds, self.store, self.images)
+        self.pulls = PullService(
+            self.builds,
+            self.images,
+            self.identity,
+            PublicAddress("https://layover.example:5443"),
+        )
+        self.pool = BuilderPool(builders, self.clock)
+        self.connections = ConnectionService(
+            self.builds, self.store, self.pool, self.clock, timedelta(minutes=2)
+        )
+        self.user = Principal("t1", TokenKind.USER, "org1", user_id="u1")
+        self.foreigner = Principal("t2", TokenKind.USER, "org2", user_id="u2")
+        self.project_token = Principal("t3", TokenKind.PROJECT, "org1", project_id=PROJECT)
+        self.puller = Principal("t4", TokenKind.PULL, "org1", project_id=PROJECT)
+
+    async def create(self, options: Sequence[BuildOptions] = (SAVED,)) -> CreatedBuild:
+        return await self.builds.create(self.user, PROJECT, options)
+
+    async def status(self, build_id: str) -> BuildStatus:
+        build = await self.store.find(build_id)
+        assert build is not None
+        return build.status
+
+    async def finished(self, *, pushed: bool = True) -> str:
+        """The ID of a build that finished, and was pushed unless told otherwise."""
+        created = await self.create()
+        if pushed:
+            self.images.save(created.build.id, created.build.id)
+        await self.builds.finish(self.user, created.build.id, BuildStatus.FINISHED)
+        return created.build.id
