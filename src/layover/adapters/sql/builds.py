@@ -337,7 +337,7 @@ def _count_leases(connection: Connection) -> dict[str, int]:
         .where(builder_leases.c.released_at.is_(None))
         .group_by(builder_leases.c.builder)
     )
-    return dict(connection.execute(query).tuples().all())
+    return {builder: count for builder, count in connection.execute(query)}  # noqa: C416  # rows
 
 
 def _put_lease(
