@@ -28,7 +28,7 @@ _FOREIGN = (
     "application/vnd.docker.image.rootfs.foreign.",
 )
 
-# JSON readers differ on depth; a manifest needs no more than a few levels.
+# Far more than any image has; each is a row in the database.
 _MAX_DESCRIPTORS = 10_000
 
 
@@ -75,6 +75,11 @@ class Manifest:
     annotations: tuple[tuple[str, str], ...]
 
     @property
+    def needed_blobs(self) -> tuple[Descriptor, ...]:
+        """Those that have to be where the manifest is: not the layers that may stay elsewhere."""
+        return self.blobs[:1] + tuple(blob for blob in self.blobs[1:] if not blob.is_foreign)
+
+    @property
     def config(self) -> Descriptor | None:
         return self.blobs[0] if self.blobs else None
 
@@ -113,14 +118,36 @@ def parse_manifest(body: bytes, content_type: str | None) -> Manifest:
 
 def _load(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body)
+        document = json.loads(
+            # Decoded here: json itself would take UTF-16 and UTF-32 too, which clients do not.
+            body.decode(),
+            object_pairs_hook=_unambiguous,
+            parse_constant=_refuse_constant,
+        )
+        if b"\\u" in body:
+            # Half of a surrogate pair is text to json, and to nobody else.
+            json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidManifest(f"not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidManifest("expected a JSON object")
-    if document.get("schemaVersion") != 2:
+    version = document.get("schemaVersion")
+    if type(version) is not int or version != 2:
         raise InvalidManifest("schemaVersion has to be 2; Docker schema 1 is not supported")
     return document
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are unique: readers disagree on which one of a repeated name counts."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a name is repeated in an object")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    """Python reads NaN and Infinity, which are not JSON (RFC 8259, section 6)."""
+    raise ValueError(f"{name} is no number")
 
 
 def _media_type(document: dict[str, Any], content_type: str | None) -> str:
@@ -141,7 +168,12 @@ def _media_type(document: dict[str, Any], content_type: str | None) -> str:
 
 
 def _descriptors(document: dict[str, Any], field: str) -> Iterator[Descriptor]:
-    values = document.get(field)
+    if field not in document:
+        raise InvalidManifest(f"{field} is missing")
+    values = document[field]
+    if values is None:
+        # An empty list as Go writes it, where nobody made it a list.
+        return
     if not isinstance(values, list):
         raise InvalidManifest(f"{field} has to be a list")
     if len(values) > _MAX_DESCRIPTORS:
@@ -195,6 +227,6 @@ def _annotations(value: dict[str, Any], where: str) -> tuple[tuple[str, str], ..
 
 def _text(value: dict[str, Any], key: str, where: str = "") -> str | None:
     text = value.get(key)
-    if text is not None and not isinstance(text, str):
+    if text is not None and (not isinstance(text, str) or "\0" in text):
         raise InvalidManifest(f"{where}{'.' if where else ''}{key} has to be text")
     return text
