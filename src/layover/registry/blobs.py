@@ -1,6 +1,6 @@
 """Blobs that a repository shows: looking, reading, mounting, deleting."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
 
 from layover.oci.digest import Digest
@@ -23,8 +23,11 @@ class BlobService:
             raise BlobUnknown(repository, digest)
         return size
 
-    def read(self, digest: Digest, start: int, stop: int) -> AsyncIterator[bytes]:
-        """The bytes from `start` up to and without `stop` of a blob that `size` answered for."""
+    def read(self, digest: Digest, start: int, stop: int) -> AsyncGenerator[bytes]:
+        """The bytes from `start` up to and without `stop` of a blob that `size` answered for.
+
+        The caller closes it, wherever it stops reading.
+        """
         return self._blobs.read(digest, start, stop)
 
     async def mount(self, source: RepositoryName, target: RepositoryName, digest: Digest) -> bool:

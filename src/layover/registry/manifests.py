@@ -12,7 +12,7 @@ from layover.registry.models import (
     DigestMismatch,
     ManifestTooLarge,
     ManifestUnknown,
-    Referrer,
+    ReferrerPage,
     StoredManifest,
     TagPage,
 )
@@ -90,7 +90,11 @@ class ManifestService:
         return await self._store.list_tags(repository, limit, after)
 
     async def list_referrers(
-        self, repository: RepositoryName, subject: Digest, artifact_type: str | None
-    ) -> list[Referrer]:
-        """What refers to `subject`; empty when nothing does, or when there is no such manifest."""
-        return await self._store.list_referrers(repository, subject, artifact_type)
+        self,
+        repository: RepositoryName,
+        subject: Digest,
+        artifact_type: str | None,
+        after: Digest | None,
+    ) -> ReferrerPage:
+        """What refers to `subject`, behind `after`; nothing when there is no such manifest."""
+        return await self._store.list_referrers(repository, subject, artifact_type, after)

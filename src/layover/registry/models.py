@@ -145,6 +145,14 @@ class Referrer:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferrerPage:
+    """A page of a manifest's referrers, by digest."""
+
+    referrers: tuple[Referrer, ...]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TagPage:
     """A page of a repository's tags, in lexical order."""
 

@@ -1,13 +1,13 @@
 """What the registry needs: a store of bytes, and a store of what they mean."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from layover.oci.digest import Digest, Hash
 from layover.oci.manifests import Manifest
 from layover.oci.names import Reference, RepositoryName, Tag
-from layover.registry.models import Referrer, StoredManifest, TagPage, Upload
+from layover.registry.models import ReferrerPage, StoredManifest, TagPage, Upload
 
 
 class BlobStore(Protocol):
@@ -20,8 +20,12 @@ class BlobStore(Protocol):
         """The blob's length in bytes, None when it is not there."""
         ...
 
-    def read(self, digest: Digest, start: int, stop: int) -> AsyncIterator[bytes]:
-        """The blob's bytes from `start` up to and without `stop`, in bounded pieces."""
+    def read(self, digest: Digest, start: int, stop: int) -> AsyncGenerator[bytes]:
+        """The blob's bytes from `start` up to and without `stop`, in bounded pieces.
+
+        Raises StorageUnavailable where the blob ends before `stop`. What it holds open is
+        given back when it ends or is closed.
+        """
         ...
 
     async def delete(self, digest: Digest) -> None:
@@ -92,6 +96,10 @@ class RegistryStore(Protocol):
         """Record how much of the session counts."""
         ...
 
+    async def renew_uploads(self, upload_ids: Collection[str], expires_at: datetime) -> None:
+        """Let those of the sessions that there are expire at `expires_at`."""
+        ...
+
     async def delete_upload(self, upload_id: str) -> None:
         """Forget the session; nothing happens when there is none."""
         ...
@@ -136,7 +144,14 @@ class RegistryStore(Protocol):
     ) -> TagPage: ...
 
     async def list_referrers(
-        self, repository: RepositoryName, subject: Digest, artifact_type: str | None
-    ) -> list[Referrer]:
-        """The manifests whose subject is `subject`, oldest first."""
+        self,
+        repository: RepositoryName,
+        subject: Digest,
+        artifact_type: str | None,
+        after: Digest | None,
+    ) -> ReferrerPage:
+        """The manifests whose subject is `subject`, by digest, behind `after`.
+
+        A page holds about a MiB of annotations at most, and one referrer at least.
+        """
         ...

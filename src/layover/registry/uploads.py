@@ -73,16 +73,22 @@ class UploadService:
         self._lifetime, self._busy_patience = lifetime, busy_patience
         # How far each session of this process has been hashed, and with what result so far.
         self._hashes: dict[str, tuple[int, Hash]] = {}
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # By repository too: a session that is another project's is unknown there, never busy.
+        self._locks: WeakValueDictionary[tuple[RepositoryName, str], asyncio.Lock] = (
+            WeakValueDictionary()
+        )
 
     async def push(
         self, repository: RepositoryName, digest: Digest, chunks: AsyncIterator[bytes]
     ) -> None:
-        """Receive a blob in one request. Raises DigestMismatch, UploadTruncated."""
+        """Receive a blob in one request. Raises DigestMismatch, UploadTruncated.
+
+        Whatever it raises, its session is over.
+        """
         upload = await self.start(repository)
         try:
             await self.finish(repository, upload.id, digest, chunks, start=0)
-        except UploadTruncated:
+        except (UploadTruncated, StorageError):
             # Nobody knows this session's ID, so nobody can go on with it.
             await self._end(upload.id)
             raise
@@ -116,7 +122,7 @@ class UploadService:
         Raises UploadUnknown, UploadBusy, UploadOutOfOrder; UploadTruncated when the client went
         away, with what came kept for it to go on from.
         """
-        async with self._locked(upload_id):
+        async with self._locked(repository, upload_id):
             upload = await self._opened(repository, upload_id, start)
             upload = await self._receive(upload, chunks, _USUAL_ALGORITHM)
             await self._store.resize_upload(upload.id, upload.size_bytes, upload.expires_at)
@@ -134,7 +140,7 @@ class UploadService:
 
         Raises as `append` does, and DigestMismatch, which ends the session.
         """
-        async with self._locked(upload_id):
+        async with self._locked(repository, upload_id):
             upload = await self._opened(repository, upload_id, start)
             upload = await self._receive(upload, chunks, digest.algorithm)
             actual = await self._digest(upload, digest.algorithm)
@@ -144,7 +150,7 @@ class UploadService:
             # Bytes first, row second: a crash in between leaves bytes that nobody sees. The
             # other order promises a digest that we cannot serve.
             await self._or_end(upload_id, self._blobs.publish(upload_id, upload.size_bytes, digest))
-            await self._store.link_upload(upload, digest, self._now())
+            await self._or_end(upload_id, self._store.link_upload(upload, digest, self._now()))
             self._hashes.pop(upload_id, None)
         _log.info(
             "blob_committed",
@@ -155,13 +161,16 @@ class UploadService:
 
     async def cancel(self, repository: RepositoryName, upload_id: str) -> None:
         """End a session and give its space back. Raises UploadUnknown, UploadBusy."""
-        async with self._locked(upload_id):
+        async with self._locked(repository, upload_id):
             await self.find(repository, upload_id)
             await self._end(upload_id)
 
     async def clean_up(self) -> int:
         """Remove what no live session needs; return how many uploads' bytes went."""
         now = self._now()
+        # However short a session's life is, it goes on while a request is writing to it.
+        busy = [upload_id for (_, upload_id), lock in self._locks.items() if lock.locked()]
+        await self._store.renew_uploads(busy, now + self._lifetime)
         # Bytes are listed before sessions: a session's row is there before its bytes are.
         stored = await self._blobs.list_uploads()
         live = await self._store.live_uploads(now)
@@ -229,9 +238,9 @@ class UploadService:
         await self._store.delete_upload(upload_id)
 
     @asynccontextmanager
-    async def _locked(self, upload_id: str) -> AsyncIterator[None]:
+    async def _locked(self, repository: RepositoryName, upload_id: str) -> AsyncIterator[None]:
         """One request at a time writes to a session."""
-        lock = self._locks.setdefault(upload_id, asyncio.Lock())
+        lock = self._locks.setdefault((repository, upload_id), asyncio.Lock())
         try:
             async with asyncio.timeout(self._busy_patience.total_seconds()):
                 await lock.acquire()

@@ -11,9 +11,8 @@ blob or all of it.
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -41,10 +40,16 @@ class FileBlobStore:
     """The BlobStore of a folder, which has to be on one file system."""
 
     def __init__(self, root: Path) -> None:
-        """Use `root`, making it when it is not there."""
+        """Use `root`, making it when it is not there.
+
+        Raises StorageFull, StorageUnavailable.
+        """
         self._root = root
         self._uploads = root / "uploads"
-        self._uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise _storage_error(error) from error
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
 
     def close(self) -> None:
@@ -58,7 +63,7 @@ class FileBlobStore:
     async def size(self, digest: Digest) -> int | None:
         return await self._run(lambda: _size(self._path(digest)))
 
-    async def read(self, digest: Digest, start: int, stop: int) -> AsyncIterator[bytes]:
+    async def read(self, digest: Digest, start: int, stop: int) -> AsyncGenerator[bytes]:
         file = await self._run(lambda: os.open(self._path(digest), os.O_RDONLY))
         try:
             while start < stop:
@@ -70,7 +75,7 @@ class FileBlobStore:
                 start += len(block)
                 yield block
         finally:
-            os.close(file)
+            self._close(file)
 
     async def delete(self, digest: Digest) -> None:
         await self._run(lambda: self._path(digest).unlink(missing_ok=True))
@@ -91,10 +96,11 @@ class FileBlobStore:
                 }
             await _settle(under_way)
         finally:
-            # The file may only be closed when no thread uses it any more.
+            # The file may only be closed when no thread uses it any more; canceled twice, as at
+            # the process's end, it stays open.
             if under_way:
                 await asyncio.wait(under_way)
-            os.close(file)
+            self._close(file)
         return offset
 
     async def read_back(self, upload_id: str, size_bytes: int, hash_: Hash) -> None:
@@ -111,6 +117,10 @@ class FileBlobStore:
 
     def _path(self, digest: Digest) -> Path:
         return self._root / digest.algorithm / digest.hex[:2] / digest.hex
+
+    def _close(self, file: int) -> None:
+        """Close a file in a thread: the last one to close a deleted file waits for the disk."""
+        self._executor.submit(os.close, file)
 
     def _start(self, call: Callable[[], Result]) -> asyncio.Future[Result]:
         return asyncio.get_running_loop().run_in_executor(self._executor, call)
@@ -193,8 +203,11 @@ def _hash_file(path: Path, size_bytes: int, hash_: Hash) -> None:
 
 
 def _publish(upload: Path, size_bytes: int, blob: Path) -> None:
+    folders = (blob.parent, blob.parent.parent, blob.parent.parent.parent)
     if _size(blob) == size_bytes:
-        # Somebody else brought the same bytes; readers may have the file open already.
+        # Somebody else brought the same bytes; readers may have the file open already. Whoever
+        # did may not have come to make its name durable, which our caller is about to rely on.
+        _sync_folders(folders)
         upload.unlink(missing_ok=True)
         return
     file = os.open(upload, os.O_RDWR)
@@ -203,18 +216,16 @@ def _publish(upload: Path, size_bytes: int, blob: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-    for folder in (blob.parent.parent, blob.parent):
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-            _sync_folder(folder.parent)
+    blob.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     upload.rename(blob)
-    # The rename itself is durable only with its folder.
-    _sync_folder(blob.parent)
+    # The rename itself is durable only with its folder, and a new folder with the one above.
+    _sync_folders(folders)
 
 
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+def _sync_folders(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)

@@ -6,15 +6,17 @@ writer, so its write transactions queue for one thread instead of colliding on i
 """
 
 import asyncio
+import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import structlog
 from sqlalchemy import Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from layover.errors import StorageFull, StorageUnavailable
@@ -23,6 +25,8 @@ Result = TypeVar("Result")
 Work = Callable[[Connection], Result]
 
 _READERS = 4
+
+_log = structlog.get_logger(__name__)
 
 
 class Database:
@@ -34,6 +38,10 @@ class Database:
         self._reads = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
         self._writes = self._reads
         if self._engine.dialect.name == "sqlite":
+            if self._engine.url.database:
+                # SQLite would make it readable for everybody, and keys are in it; what it
+                # makes beside it is as readable as this.
+                os.close(os.open(self._engine.url.database, os.O_CREAT | os.O_RDWR, 0o600))
             self._write_engine = create_engine(url, pool_size=1, max_overflow=0)
             self._writes = ThreadPoolExecutor(1, thread_name_prefix="sql-write")
             _prepare_sqlite(self._engine, begin="BEGIN")
@@ -74,8 +82,16 @@ class Database:
 
 def insert_or_ignore(connection: Connection, table: Table, **values: object) -> None:
     """Insert a row unless there is one with the same key; alike on every database we know."""
+    insert_or_ignore_all(connection, table, [values])
+
+
+def insert_or_ignore_all(
+    connection: Connection, table: Table, rows: Sequence[dict[str, object]]
+) -> None:
+    """Insert those of `rows` whose keys are new, in one go."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(table).values(**values).on_conflict_do_nothing())
+    if rows:
+        connection.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
 
 
 async def _in_thread(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
@@ -88,10 +104,19 @@ def _transact(engine: Engine, work: Work[Result]) -> Result:
     try:
         with engine.begin() as connection:
             return work(connection)
-    except OperationalError as error:
+    except DBAPIError as error:
+        if not _is_of_the_medium(error):
+            raise
         if _is_full(error):
             raise StorageFull from error
+        _log.error("database_failed", error=str(error.orig))
         raise StorageUnavailable from error
+
+
+def _is_of_the_medium(error: DBAPIError) -> bool:
+    """Whether the database failed; a statement that it refused is a bug of ours."""
+    # A damaged file is a plain DatabaseError, the class above all the others.
+    return isinstance(error, OperationalError) or type(error) is DatabaseError
 
 
 def _is_full(error: DBAPIError) -> bool:

@@ -7,11 +7,16 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
-from layover.errors import StorageError
+from layover.errors import LayoverError
 
 
-class SchemaUnknown(StorageError):
+class DatabaseUnusable(LayoverError):
+    """The server cannot start on this database."""
+
+
+class SchemaUnknown(DatabaseUnusable):
     """The database was written by a release with a schema that this one does not know."""
 
     def __init__(self, revision: str) -> None:
@@ -25,8 +30,16 @@ class SchemaUnknown(StorageError):
 def migrate(engine: Engine) -> None:
     """Run the migrations that are missing, all in one transaction.
 
-    Raises SchemaUnknown, with nothing changed, when the database is from another release.
+    Raises SchemaUnknown, with nothing changed, when the database is from another release, and
+    DatabaseUnusable when it does not answer, is no database, or has no room.
     """
+    try:
+        _migrate(engine)
+    except DBAPIError as error:
+        raise DatabaseUnusable(f"cannot use the database {engine.url}: {error.orig}") from error
+
+
+def _migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}

@@ -1,11 +1,12 @@
 """Repositories, links, manifests, tags and upload sessions in SQL."""
 
 import json
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
-from layover.adapters.sql.database import Database, insert_or_ignore
+from layover.adapters.sql.database import Database, insert_or_ignore, insert_or_ignore_all
 from layover.adapters.sql.schema import (
     blobs,
     manifest_references,
@@ -25,6 +26,7 @@ from layover.registry.models import (
     ManifestInUse,
     ManifestUnknown,
     Referrer,
+    ReferrerPage,
     StoredManifest,
     TagPage,
     TagProtected,
@@ -36,6 +38,10 @@ _BLOB, _MANIFEST = "blob", "manifest"
 
 # SQLite takes 32,766 parameters a statement; a manifest may name 10,000 layers.
 _MAX_PARAMETERS = 5_000
+
+# What a page of referrers holds: annotations, and the rest of a descriptor.
+_REFERRERS_PAGE_BYTES = 1 << 20
+_DESCRIPTOR_BYTES = 500
 
 
 class SqlRegistryStore:
@@ -132,6 +138,17 @@ class SqlRegistryStore:
             .values(size_bytes=size_bytes, expires_at=expires_at)
         )
         await self._database.write(lambda connection: connection.execute(statement))
+
+    async def renew_uploads(self, upload_ids: Collection[str], expires_at: datetime) -> None:
+        def work(connection: Connection) -> None:
+            for part in parts(upload_ids):
+                connection.execute(
+                    update(uploads).where(uploads.c.id.in_(part)).values(expires_at=expires_at)
+                )
+
+        # Most of the time nobody uploads, and then the disk need not be woken.
+        if upload_ids:
+            await self._database.write(work)
 
     async def delete_upload(self, upload_id: str) -> None:
         statement = delete(uploads).where(uploads.c.id == upload_id)
@@ -247,34 +264,57 @@ class SqlRegistryStore:
         return TagPage(tuple(Tag(name) for name in kept), has_more=len(kept) < len(names))
 
     async def list_referrers(
-        self, repository: RepositoryName, subject: Digest, artifact_type: str | None
-    ) -> list[Referrer]:
+        self,
+        repository: RepositoryName,
+        subject: Digest,
+        artifact_type: str | None,
+        after: Digest | None,
+    ) -> ReferrerPage:
         query = (
-            select(manifests, func.length(manifests.c.body).label("size_bytes"))
+            select(
+                manifests.c.digest,
+                manifests.c.media_type,
+                manifests.c.artifact_type,
+                manifests.c.annotations,
+                # Never the body itself: a page of them would be gigabytes.
+                func.length(manifests.c.body).label("size_bytes"),
+            )
             .join(repositories)
             .where(repositories.c.name == repository.value, manifests.c.subject == str(subject))
-            .order_by(manifests.c.pushed_at, manifests.c.digest)
+            .order_by(manifests.c.digest)
         )
         if artifact_type is not None:
             query = query.where(manifests.c.artifact_type == artifact_type)
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
-        return [
-            Referrer(
-                Descriptor(
-                    media_type=row.media_type,
-                    digest=Digest.parse(row.digest),
-                    size_bytes=row.size_bytes,
-                    annotations=tuple(json.loads(row.annotations).items()),
-                ),
-                row.artifact_type,
-            )
-            for row in rows
-        ]
+        if after is not None:
+            query = query.where(manifests.c.digest > str(after))
+
+        def work(connection: Connection) -> ReferrerPage:
+            found: list[Referrer] = []
+            room = _REFERRERS_PAGE_BYTES
+            # Row by row: annotations are as large as manifests may be.
+            for row in connection.execution_options(yield_per=1).execute(query):
+                room -= _DESCRIPTOR_BYTES + len(row.annotations)
+                if room < 0 and found:
+                    return ReferrerPage(tuple(found), has_more=True)
+                found.append(
+                    Referrer(
+                        Descriptor(
+                            media_type=row.media_type,
+                            digest=Digest.parse(row.digest),
+                            size_bytes=row.size_bytes,
+                            annotations=tuple(json.loads(row.annotations).items()),
+                        ),
+                        row.artifact_type,
+                    )
+                )
+            return ReferrerPage(tuple(found), has_more=False)
+
+        return await self._database.read(work)
 
 
 def delete_manifests(connection: Connection, repository_id: int, digests: set[str]) -> None:
     """Remove manifests that nothing names and nothing refers to any more."""
-    for part in _parts(digests):
+    for part in parts(digests):
         connection.execute(
             delete(manifest_references).where(
                 manifest_references.c.repository_id == repository_id,
@@ -323,7 +363,7 @@ def _linked(connection: Connection, repository_id: int, digests: set[str]) -> se
     """Those of `digests` that are blobs which the repository shows."""
     return {
         digest
-        for part in _parts(digests)
+        for part in parts(digests)
         for digest in connection.execute(
             select(repository_blobs.c.digest).where(
                 repository_blobs.c.repository_id == repository_id,
@@ -337,7 +377,7 @@ def _has_manifests(connection: Connection, repository_id: int, digests: set[str]
     """Those of `digests` that are manifests of the repository."""
     return {
         digest
-        for part in _parts(digests)
+        for part in parts(digests)
         for digest in connection.execute(
             select(manifests.c.digest).where(
                 manifests.c.repository_id == repository_id, manifests.c.digest.in_(part)
@@ -377,7 +417,7 @@ def _check_references(
     connection: Connection, repository: RepositoryName, repository_id: int, manifest: Manifest
 ) -> None:
     """Raise ManifestBlobUnknown unless the repository holds what the manifest needs."""
-    needed_blobs = {str(blob.digest): blob.digest for blob in manifest.blobs if not blob.is_foreign}
+    needed_blobs = {str(blob.digest): blob.digest for blob in manifest.needed_blobs}
     needed_manifests = {str(child.digest): child.digest for child in manifest.manifests}
     missing = {
         **_without(needed_blobs, _linked(connection, repository_id, set(needed_blobs))),
@@ -408,17 +448,21 @@ def _insert_manifest(
         body=stored.body,
         pushed_at=now,
     )
-    kinds = {str(blob.digest): _BLOB for blob in manifest.blobs if not blob.is_foreign}
+    kinds = {str(blob.digest): _BLOB for blob in manifest.needed_blobs}
     kinds |= {str(child.digest): _MANIFEST for child in manifest.manifests}
-    for digest, kind in kinds.items():
-        insert_or_ignore(
-            connection,
-            manifest_references,
-            repository_id=repository_id,
-            manifest_digest=str(stored.digest),
-            digest=digest,
-            kind=kind,
-        )
+    insert_or_ignore_all(
+        connection,
+        manifest_references,
+        [
+            {
+                "repository_id": repository_id,
+                "manifest_digest": str(stored.digest),
+                "digest": digest,
+                "kind": kind,
+            }
+            for digest, kind in kinds.items()
+        ],
+    )
 
 
 def _set_tag(
@@ -450,9 +494,9 @@ def _without(needed: dict[str, Digest], found: set[str]) -> dict[str, Digest]:
     return {text: digest for text, digest in needed.items() if text not in found}
 
 
-def _parts(digests: set[str]) -> list[list[str]]:
-    """`digests` in lists that fit a statement's parameters."""
-    ordered = sorted(digests)
+def parts(values: Collection[str]) -> list[list[str]]:
+    """`values` in lists that fit a statement's parameters."""
+    ordered = sorted(values)
     return [
         ordered[start : start + _MAX_PARAMETERS]
         for start in range(0, len(ordered), _MAX_PARAMETERS)

@@ -26,6 +26,8 @@ class RequestMiddleware:
             return
         request_id = secrets.token_hex(8)
         started_at = time.monotonic()
+        # As it was sent, percent-encoded: what it decodes to can drive a terminal.
+        path = scope["raw_path"].decode("ascii", "replace")
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:
@@ -40,7 +42,7 @@ class RequestMiddleware:
             try:
                 await self._app(scope, receive, send_with_id)
             except Exception:
-                _log.exception("request_failed", method=scope["method"], path=scope["path"])
+                _log.exception("request_failed", method=scope["method"], path=path)
                 if status is not None:
                     # The response has begun: cutting it off is all that is left.
                     raise
@@ -51,7 +53,7 @@ class RequestMiddleware:
                         "request_served",
                         method=scope["method"],
                         # Never the query: it can hold what belongs in no log.
-                        path=scope["path"],
+                        path=path,
                         status=status,
                         duration_ms=round((time.monotonic() - started_at) * 1000, 1),
                         client=(scope.get("client") or ("", 0))[0],

@@ -6,11 +6,11 @@ Specification").
 """
 
 import base64
-import binascii
 from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from layover.errors import LayoverError
 from layover.http.oci.errors import InvalidRequest, ScopeInsufficient
 from layover.identity.access import Action
 from layover.identity.models import IdentityError, Principal, Unauthenticated
@@ -22,6 +22,9 @@ USER_NAME = "x-token"
 
 # The action that a scope names for what we call an action.
 _SCOPE_ACTIONS = {Action.PULL: "pull", Action.PUSH: "push", Action.DELETE: "delete"}
+
+# What a client is told to ask for: a push looks for what is there before it sends.
+_CHALLENGES = {Action.PULL: "pull", Action.PUSH: "pull,push", Action.DELETE: "delete"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Authenticator:
             case "basic":
                 return Caller(await self._identity.authenticate(basic_secret(value)), None)
             case "bearer" if value.count(".") == 2:
-                token_id, scopes = self._tokens.read(value)
+                token_id, scopes = self._tokens.read(value.strip())
                 return Caller(await self._identity.principal_of(token_id), scopes)
             case "bearer":
                 return Caller(await self._identity.authenticate(value.strip()), None)
@@ -70,6 +73,8 @@ class Authenticator:
 
         Raises Unauthenticated, ScopeInsufficient, ProjectUnknown, ActionDenied.
         """
+        # What a refused client is told to get a registry token for.
+        request.state.scope = f"repository:{repository}:{_CHALLENGES[action]}"
         caller = await self.caller(request)
         if not caller.covers(repository, action):
             raise ScopeInsufficient(repository.value, _SCOPE_ACTIONS[action])
@@ -84,21 +89,28 @@ class Authenticator:
             return False
         return True
 
-    def challenge(self, scope: str | None, error: str | None) -> dict[str, str]:
-        """The WWW-Authenticate header that tells a client where to get a registry token."""
+    def challenge(self, request: Request, error: LayoverError) -> dict[str, str]:
+        """The WWW-Authenticate header that tells a client where to get a registry token.
+
+        Empty when `error` is none that another token helps against.
+        """
+        if not isinstance(error, Unauthenticated | ScopeInsufficient):
+            return {}
         parts = [f'Bearer realm="{self._realm}"', f'service="{self._service}"']
-        if scope:
-            parts.append(f'scope="{scope}"')
-        if error:
-            parts.append(f'error="{error}"')
+        if hasattr(request.state, "scope"):
+            parts.append(f'scope="{request.state.scope}"')
+        if isinstance(error, ScopeInsufficient):
+            parts.append('error="insufficient_scope"')
         return {"WWW-Authenticate": ",".join(parts)}
 
 
 def basic_secret(value: str) -> str:
     """The token in a Basic header's value. Raises Unauthenticated, InvalidRequest."""
     try:
-        user, separator, secret = base64.b64decode(value, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError) as error:
+        user, separator, secret = (
+            base64.b64decode(value.strip(), validate=True).decode().partition(":")
+        )
+    except ValueError as error:
         raise InvalidRequest("malformed Basic credentials") from error
     check_user_name(user)
     if not separator or not secret:

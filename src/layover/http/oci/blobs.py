@@ -1,7 +1,8 @@
 """/v2/NAME/blobs/DIGEST (distribution-spec v1.1.1, "Pulling blobs", "Deleting Blobs")."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from http import HTTPStatus
 
 from starlette.requests import Request
@@ -11,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from layover.http.oci.auth import Authenticator
 from layover.http.oci.paths import repository_of
-from layover.http.oci.ranges import ByteRange, RangeUnsatisfiable, matches, parse_range
+from layover.http.oci.ranges import ByteRange, matches, parse_range
 from layover.identity.access import Action
 from layover.oci.digest import Digest
 from layover.registry.blobs import BlobService
@@ -45,15 +46,7 @@ class BlobRoutes:
         }
         if matches(request.headers.get("if-none-match"), etag):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        # A range asked for under another entity tag asks for the whole of this one.
-        asked = request.headers.get("range")
-        if request.headers.get("if-range", etag) != etag:
-            asked = None
-        try:
-            part = parse_range(asked, size)
-        except RangeUnsatisfiable:
-            headers["Content-Range"] = f"bytes */{size}"
-            return Response(status_code=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers=headers)
+        part = parse_range(_range_asked_for(request, etag), size)
         status = HTTPStatus.OK
         if part is not None:
             status = HTTPStatus.PARTIAL_CONTENT
@@ -71,6 +64,13 @@ class BlobRoutes:
         return Response(status_code=HTTPStatus.ACCEPTED)
 
 
+def _range_asked_for(request: Request, etag: str) -> str | None:
+    """The Range header, where it counts (RFC 9110, sections 13.1.5 and 14.2)."""
+    if request.method != "GET" or request.headers.get("if-range", etag) != etag:
+        return None
+    return request.headers.get("range")
+
+
 class _BlobResponse(Response):
     """Streams blocks as they are read, and stops reading when the client has gone.
 
@@ -79,7 +79,7 @@ class _BlobResponse(Response):
     """
 
     def __init__(
-        self, status: HTTPStatus, headers: Mapping[str, str], blocks: AsyncIterator[bytes]
+        self, status: HTTPStatus, headers: Mapping[str, str], blocks: AsyncGenerator[bytes]
     ) -> None:
         self.status_code = status
         self.background = None
@@ -91,10 +91,12 @@ class _BlobResponse(Response):
         await send({"type": "http.response.start", **start})
         gone = asyncio.create_task(_until_gone(receive))
         try:
-            async for block in self._blocks:
-                if gone.done():
-                    return
-                await send({"type": "http.response.body", "body": block, "more_body": True})
+            # Closed here, so that a client that went away leaves no file open behind it.
+            async with aclosing(self._blocks) as blocks:
+                async for block in blocks:
+                    if gone.done():
+                        return
+                    await send({"type": "http.response.body", "body": block, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             gone.cancel()

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from starlette.responses import JSONResponse, Response
 
 from layover.errors import LayoverError, StorageFull, StorageUnavailable
+from layover.http.oci.ranges import RangeUnsatisfiable
 from layover.identity.models import ActionDenied, ProjectUnknown, Unauthenticated
 from layover.oci.digest import InvalidDigest
 from layover.oci.manifests import InvalidManifest
@@ -33,7 +34,11 @@ class InvalidRequest(RegistryError):
 
 
 class Unsupported(RegistryError):
-    """The registry has no such endpoint or method."""
+    """The registry has no such endpoint, or it does not take the method."""
+
+    def __init__(self, method: str, path: str, allowed: frozenset[str]) -> None:
+        super().__init__(f"no {method} {path[:300]!r} in this registry")
+        self.method, self.path, self.allowed = method, path, allowed
 
 
 class ScopeInsufficient(RegistryError):
@@ -68,6 +73,7 @@ OCI_ERRORS: Mapping[type[LayoverError], OciError] = {
     ManifestTooLarge: OciError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "SIZE_INVALID"),
     ManifestUnknown: OciError(HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN"),
     ProjectUnknown: OciError(HTTPStatus.NOT_FOUND, "NAME_UNKNOWN"),
+    RangeUnsatisfiable: OciError(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
     ScopeInsufficient: OciError(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED"),
     StorageFull: OciError(HTTPStatus.INSUFFICIENT_STORAGE, "UNKNOWN"),
     StorageUnavailable: OciError(HTTPStatus.SERVICE_UNAVAILABLE, "UNKNOWN"),
@@ -84,7 +90,18 @@ OCI_ERRORS: Mapping[type[LayoverError], OciError] = {
 def error_response(error: LayoverError, headers: Mapping[str, str] | None = None) -> Response:
     """The response that tells `error`; its type stands in OCI_ERRORS."""
     told = OCI_ERRORS[type(error)]
-    return error_body(told, str(error), headers)
+    return error_body(told, str(error), {**_facts(error), **(headers or {})})
+
+
+def _facts(error: LayoverError) -> Mapping[str, str]:
+    """What RFC 9110 wants to stand in the headers of an error (sections 15.5.6 and 15.5.17)."""
+    match error:
+        case Unsupported():
+            return {"Allow": ", ".join(sorted(error.allowed))}
+        case RangeUnsatisfiable():
+            return {"Content-Range": f"bytes */{error.size_bytes}"}
+        case _:
+            return {}
 
 
 def error_body(told: OciError, message: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -1,8 +1,9 @@
 """/v2/NAME/manifests/REFERENCE, /v2/NAME/tags/list and /v2/NAME/referrers/DIGEST
 (distribution-spec v1.1.1, "Pulling manifests", "Pushing Manifests", "Content Discovery")."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -98,8 +99,8 @@ class ManifestRoutes:
         page = await self._manifests.list_tags(repository, limit, request.query_params.get("last"))
         headers = {}
         if page.has_more and page.tags:
-            query = f"n={limit}&last={quote(page.tags[-1].value)}"
-            headers["Link"] = f'</v2/{repository}/tags/list?{query}>; rel="next"'
+            query = {"n": str(limit), "last": page.tags[-1].value}
+            headers["Link"] = _next(f"/v2/{repository}/tags/list", query)
         names = [tag.value for tag in page.tags]
         return JSONResponse({"name": repository.value, "tags": names}, headers=headers)
 
@@ -108,14 +109,29 @@ class ManifestRoutes:
         subject = Digest.parse(request.path_params["digest"])
         await self._authenticator.authorize(request, repository, Action.PULL)
         artifact_type = request.query_params.get("artifactType")
-        referrers = await self._manifests.list_referrers(repository, subject, artifact_type)
+        last = request.query_params.get("last")
+        page = await self._manifests.list_referrers(
+            repository, subject, artifact_type, Digest.parse(last) if last is not None else None
+        )
         index = {
             "schemaVersion": 2,
             "mediaType": OCI_INDEX,
-            "manifests": [_descriptor(referrer) for referrer in referrers],
+            "manifests": [_descriptor(referrer) for referrer in page.referrers],
         }
-        headers = {"OCI-Filters-Applied": "artifactType"} if artifact_type is not None else {}
+        headers = {}
+        query = {}
+        if artifact_type is not None:
+            headers["OCI-Filters-Applied"] = "artifactType"
+            query["artifactType"] = artifact_type
+        if page.has_more:
+            query["last"] = str(page.referrers[-1].descriptor.digest)
+            headers["Link"] = _next(f"/v2/{repository}/referrers/{subject}", query)
         return JSONResponse(index, headers=headers, media_type=OCI_INDEX)
+
+
+def _next(path: str, query: Mapping[str, str]) -> str:
+    """The Link header that leads to the next page (RFC 5988)."""
+    return f'<{path}?{urlencode(query)}>; rel="next"'
 
 
 def _descriptor(referrer: Referrer) -> dict[str, object]:

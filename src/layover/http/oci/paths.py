@@ -24,7 +24,8 @@ def page_limit(request: Request) -> int | None:
         return None
     if not text.isascii() or not text.isdigit():
         raise InvalidRequest("n has to be a number")
-    return min(int(text[:6]), MAX_PAGE)
+    digits = text.lstrip("0") or "0"
+    return MAX_PAGE if len(digits) > len(str(MAX_PAGE)) else min(int(digits), MAX_PAGE)
 
 
 async def content(request: Request) -> AsyncIterator[bytes]:

@@ -3,7 +3,10 @@
 import re
 from dataclasses import dataclass
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.IGNORECASE)
+from layover.registry.models import RegistryError
+
+# More digits than any file's size has are a range of no file.
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +17,12 @@ class ByteRange:
     stop: int
 
 
-class RangeUnsatisfiable(Exception):
+class RangeUnsatisfiable(RegistryError):
     """The range lies behind the content's end."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(f"the range lies behind the blob's {size_bytes} bytes")
+        self.size_bytes = size_bytes
 
 
 def parse_range(header: str | None, size_bytes: int) -> ByteRange | None:
@@ -29,14 +36,14 @@ def parse_range(header: str | None, size_bytes: int) -> ByteRange | None:
         return None
     if match[1] == "":
         suffix = int(match[2])
-        if suffix == 0:
-            raise RangeUnsatisfiable
+        if suffix == 0 or size_bytes == 0:
+            raise RangeUnsatisfiable(size_bytes)
         return ByteRange(max(0, size_bytes - suffix), size_bytes)
     start = int(match[1])
     if match[2] and int(match[2]) < start:
         return None
     if start >= size_bytes:
-        raise RangeUnsatisfiable
+        raise RangeUnsatisfiable(size_bytes)
     stop = min(int(match[2]) + 1, size_bytes) if match[2] else size_bytes
     return ByteRange(start, stop)
 

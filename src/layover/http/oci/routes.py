@@ -11,20 +11,12 @@ from starlette.routing import Route
 from layover.errors import LayoverError
 from layover.http.oci.auth import Authenticator
 from layover.http.oci.blobs import BlobRoutes
-from layover.http.oci.errors import (
-    OCI_ERRORS,
-    ScopeInsufficient,
-    Unsupported,
-    error_response,
-)
+from layover.http.oci.errors import OCI_ERRORS, Unsupported, error_response
 from layover.http.oci.manifests import ManifestRoutes
-from layover.http.oci.paths import repository_of
 from layover.http.oci.tokens import TokenRoutes
 from layover.http.oci.uploads import UploadRoutes
-from layover.identity.models import Unauthenticated
 from layover.identity.registry_tokens import RegistryTokens
 from layover.identity.service import IdentityService
-from layover.oci.names import InvalidRepositoryName
 from layover.registry.blobs import BlobService
 from layover.registry.manifests import ManifestService
 from layover.registry.uploads import UploadService
@@ -55,9 +47,18 @@ def oci_routes(
 
     async def unsupported(request: Request) -> Response:
         await authenticator.caller(request)
-        raise Unsupported(f"no {request.method} {request.url.path} in this registry")
+        path = request.scope["path"]
+        allowed = {
+            method
+            for route in endpoints
+            if route.path_regex.match(path)
+            for method in route.methods or ()
+        }
+        raise Unsupported(request.method, path, frozenset(allowed))
 
-    routes = [
+    endpoints = [
+        # Without the slash too: nobody is sent elsewhere to find out.
+        Route("/v2", base, methods=["GET"]),
         Route("/v2/", base, methods=["GET"]),
         # Uploads before blobs: a session's path would read as a blob of a repository
         # whose name ends in "blobs".
@@ -65,16 +66,11 @@ def oci_routes(
         *BlobRoutes(authenticator, blobs).routes(),
         *ManifestRoutes(authenticator, manifests).routes(),
         *TokenRoutes(authenticator, identity, registry_tokens).routes(),
-        Route("/v2/{rest:path}", unsupported, methods=_METHODS),
     ]
     return [
-        Route(
-            route.path,
-            _answering(authenticator, route.endpoint),
-            methods=_METHODS if route.endpoint is unsupported else list(route.methods or ()),
-            name=f"{route.path}",
-        )
-        for route in routes
+        Route(route.path, _answering(authenticator, route.endpoint), methods=list(route.methods))
+        for route in (*endpoints, Route("/v2/{rest:path}", unsupported, methods=_METHODS))
+        if route.methods
     ]
 
 
@@ -88,7 +84,7 @@ def _answering(authenticator: Authenticator, endpoint: Endpoint) -> Endpoint:
         except LayoverError as error:
             if type(error) not in OCI_ERRORS:
                 raise
-            response = error_response(error, _challenge(authenticator, request, error))
+            response = error_response(error, authenticator.challenge(request, error))
             _log.info(
                 "request_refused",
                 status=response.status_code,
@@ -99,22 +95,3 @@ def _answering(authenticator: Authenticator, endpoint: Endpoint) -> Endpoint:
         return response
 
     return answer
-
-
-def _challenge(
-    authenticator: Authenticator, request: Request, error: LayoverError
-) -> dict[str, str]:
-    """Where to get a registry token, for a client that has none or too narrow a one."""
-    if not isinstance(error, Unauthenticated | ScopeInsufficient):
-        return {}
-    try:
-        name = repository_of(request)
-    except (KeyError, InvalidRepositoryName):
-        return authenticator.challenge(None, None)
-    actions = "pull" if request.method in ("GET", "HEAD") else "pull,push"
-    if request.method == "DELETE":
-        actions = "delete"
-    insufficient = isinstance(error, ScopeInsufficient)
-    return authenticator.challenge(
-        f"repository:{name}:{actions}", "insufficient_scope" if insufficient else None
-    )

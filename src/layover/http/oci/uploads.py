@@ -17,7 +17,7 @@ from layover.registry.blobs import BlobService
 from layover.registry.models import Upload
 from layover.registry.uploads import UploadService
 
-_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/(?:\d+|\*))?")
+_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/(?:\d+|\*))?", re.ASCII)
 
 
 class UploadRoutes:
@@ -95,9 +95,9 @@ def _first_byte(request: Request) -> int | None:
     if header is None:
         return None
     match = _CONTENT_RANGE.fullmatch(header.strip())
-    if match is None:
+    first, last = (int(match[1]), int(match[2])) if match else (0, -1)
+    if last < first:
         raise InvalidRequest(f"Content-Range has to be <first>-<last>, not {header[:100]!r}")
-    first, last = int(match[1]), int(match[2])
     length = request.headers.get("content-length")
     if length is not None and int(length) != last - first + 1:
         raise InvalidRequest(f"Content-Range {header} does not fit Content-Length {length}")
