@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from hashlib import sha256
 
 from layover.builds.connections import ConnectionService
 from layover.builds.life import BuildService, CreatedBuild
@@ -10,6 +11,7 @@ from layover.builds.models import BuildOptions, BuildStatus
 from layover.builds.pool import BuilderPool
 from layover.builds.pulls import PublicAddress, PullService
 from layover.builds.reports import ReportService
+from layover.identity.ids import new_secret
 from layover.identity.models import Principal, TokenKind
 from layover.identity.service import IdentityService
 from tests.unit.builds.memory import (
@@ -59,6 +61,14 @@ class World:
 
     async def create(self, options: Sequence[BuildOptions] = (SAVED,)) -> CreatedBuild:
         return await self.builds.create(self.user, PROJECT, options)
+
+    async def token(self, principal: Principal) -> str:
+        """A secret that authenticates as `principal`."""
+        secret = new_secret()
+        await self.identity_store.add_token(
+            principal, sha256(secret.encode()).digest(), "a test's", self.clock(), None
+        )
+        return secret
 
     async def status(self, build_id: str) -> BuildStatus:
         build = await self.store.find(build_id)

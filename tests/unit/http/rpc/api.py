@@ -1,0 +1,80 @@
+"""The Connect services over memory, called by their generated clients without a network."""
+
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+
+import pytest
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
+from pyqwest import Client
+from pyqwest.testing import ASGITransport
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from layover.http.rpc import connect_apps
+from layover.rpc.depot.cli.v1 import build_pb as depot
+from layover.rpc.depot.cli.v1.build_connect import BuildServiceClient
+from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceClient
+from layover.rpc.layover.v1.builds_connect import BuildsServiceClient
+from tests.unit.builds.memory import MemoryBuilder
+from tests.unit.builds.world import PROJECT, World
+
+HOST = "layover.example:5443"
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+@dataclass
+class Api:
+    """A server's API, and the headers of a user and of another organization's user."""
+
+    world: World
+    user: dict[str, str]
+    foreigner: dict[str, str]
+    app: Starlette = field(init=False)
+    builds: BuildServiceClient = field(init=False)
+    projects: ProjectsServiceClient = field(init=False)
+    own: BuildsServiceClient = field(init=False)
+
+    def __post_init__(self) -> None:
+        world = self.world
+        apps = connect_apps(
+            world.identity,
+            world.builds,
+            world.reports,
+            world.listing,
+            world.pulls,
+            world.connections,
+            world.clock,
+        )
+        # As app.py mounts them.
+        self.app = Starlette(routes=[Route(f"{path}/{{method}}", app) for path, app in apps])
+        client = Client(ASGITransport(self.app))
+        self.builds = BuildServiceClient(f"https://{HOST}", http_client=client)
+        self.projects = ProjectsServiceClient(f"https://{HOST}", http_client=client)
+        self.own = BuildsServiceClient(f"https://{HOST}", http_client=client)
+
+    async def create(self, *options: depot.BuildOptions) -> depot.CreateBuildResponse:
+        """A build with these options, or one that is saved."""
+        request = depot.CreateBuildRequest(
+            project_id=PROJECT, options=list(options) or [depot.BuildOptions(save=True)]
+        )
+        return await self.builds.create_build(request, headers=self.user)
+
+
+async def make_api(*builders: MemoryBuilder) -> Api:
+    world = World(*builders)
+    return Api(
+        world,
+        user=bearer(await world.token(world.user)),
+        foreigner=bearer(await world.token(world.foreigner)),
+    )
+
+
+async def refusal(call: Awaitable[object]) -> tuple[Code, str]:
+    """What a call that has to fail is answered with."""
+    with pytest.raises(ConnectError) as caught:
+        await call
+    return caught.value.code, caught.value.message
