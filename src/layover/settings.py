@@ -14,17 +14,25 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as EnvironmentUnreadable
 
 from layover.errors import LayoverError
+
+# A name, an IPv4 address, or an IPv6 address in brackets.
+_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+_LISTEN = re.compile(rf"{_HOST}:[0-9]{{1,5}}")
+_PUBLIC_URL = re.compile(rf"https?://{_HOST}(?::[0-9]{{1,5}})?/?")
 
 DEFAULT_CONFIG_PATH = Path("layover.toml")
 
 # How load() hands the file to the sources: an argument that is no setting.
 _CONFIG_PATH = "_config_path"
 
-_DURATION = re.compile(r"(\d+)([smhd])")
+_DURATION = re.compile(r"(\d{1,15})([smhd])", re.ASCII)
+# A time that is a duration away has to be one that a calendar has.
+_LONGEST = timedelta(days=36500)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB|TiB)", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,15})(B|KiB|MiB|GiB|TiB)", re.ASCII | re.IGNORECASE)
 _SIZES = {"b": 0, "kib": 10, "mib": 20, "gib": 30, "tib": 40}
 
 
@@ -39,7 +47,13 @@ def parse_duration(value: object) -> object:
     match = _DURATION.fullmatch(value.strip())
     if match is None:
         raise ValueError(f"expected a duration such as 90s, 15m, 36h or 7d, not {value!r}")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    try:
+        duration = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    except OverflowError:
+        duration = timedelta.max
+    if duration > _LONGEST:
+        raise ValueError(f"expected at most {_LONGEST.days}d, not {value!r}")
+    return duration
 
 
 def parse_size(value: object) -> object:
@@ -161,28 +175,27 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":
-        host, _, port = self.listen.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
+        if _LISTEN.fullmatch(self.listen) is None or self.listen_port > 65535:
             raise ValueError(f"listen has to be HOST:PORT, not {self.listen!r}")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together: give both or none")
         for path in (self.tls_cert, self.tls_key):
             if path is not None and not path.is_file():
                 raise ValueError(f"no file {path}")
-        if self.public_url:
-            parts = urlsplit(self.public_url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(f"public_url has to be http(s)://HOST, not {self.public_url!r}")
-            if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
-                raise ValueError(
-                    "public_url has no path, query or user: registries live at the root"
-                )
+        if self.public_url and _PUBLIC_URL.fullmatch(self.public_url) is None:
+            raise ValueError(
+                f"public_url has to be http(s)://HOST or http(s)://HOST:PORT, not"
+                f" {self.public_url!r}: registries live at the root"
+            )
         names = [builder.name for builder in self.builders]
         if len(set(names)) < len(names):
             raise ValueError("two builders have the same name")
         for field in ("reaper_interval", "upload_lifetime", "build_client_timeout"):
             if getattr(self, field) <= timedelta(0):
                 raise ValueError(f"{field} has to be longer than 0s")
+        for field in ("shutdown_timeout", "builder_wait"):
+            if getattr(self, field) < timedelta(0):
+                raise ValueError(f"{field} cannot be less than 0s")
         return self
 
     @property
@@ -229,5 +242,7 @@ def load(config_path: Path | None = None, overrides: dict[str, Any] | None = Non
             for problem in error.errors()
         )
         raise SettingsError("; ".join(problems)) from error
-    except ValueError as error:  # malformed TOML
+    except EnvironmentUnreadable as error:
+        raise SettingsError(f"{error}: {error.__cause__}") from error
+    except (ValueError, OSError) as error:  # malformed TOML, or no permission to read it
         raise SettingsError(f"{config_path or DEFAULT_CONFIG_PATH}: {error}") from error

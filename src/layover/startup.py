@@ -35,6 +35,8 @@ def locked(data_dir: Path) -> Iterator[None]:
             raise SettingsError(
                 f"data_dir: another server is using {data_dir}: stop it, or choose another folder"
             ) from error
+        except OSError as error:
+            raise SettingsError(f"data_dir: cannot lock {data_dir}: {error.strerror}") from error
         yield
 
 
@@ -51,6 +53,15 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
         raise SettingsError(
             f"listen: cannot listen on {settings.listen}: {error.strerror or error}"
         ) from error
+    # A client that vanished without a word would hold its request, and an upload's lock, for good.
+    # What is accepted inherits these: silence is asked about after a minute, given up on after two.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 60),
+        (socket.TCP_KEEPINTVL, 15),
+        (socket.TCP_KEEPCNT, 4),
+    ):
+        listener.setsockopt(socket.IPPROTO_TCP, option, value)
     with listener:
         yield listener
 
@@ -61,21 +72,35 @@ def check_tls(settings: Settings) -> None:
         return
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
-            settings.tls_cert, settings.tls_key
+            settings.tls_cert,
+            settings.tls_key,
+            # OpenSSL would ask the terminal for a passphrase, and a service has none.
+            password="",
         )
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"tls_cert, tls_key: cannot be used: {error}") from error
 
 
 def keep_admin_token(data_dir: Path, secret: str) -> None:
-    """Write the first token where only the server's user can read it."""
+    """Write the first token, durably, where only the server's user can read it.
+
+    Raises SettingsError.
+    """
     path = data_dir / ADMIN_TOKEN_FILE
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(file, "w") as stream:
-        os.fchmod(file, 0o600)
-        stream.write(f"{secret}\n")
-        stream.flush()
-        os.fsync(file)
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(file, "w") as stream:
+            os.fchmod(file, 0o600)
+            stream.write(f"{secret}\n")
+            stream.flush()
+            os.fsync(file)
+        folder = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise SettingsError(f"data_dir: cannot write {path}: {error.strerror}") from error
 
 
 def greeting(settings: Settings, tenant: FirstTenant | None) -> str:

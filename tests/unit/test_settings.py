@@ -1,0 +1,196 @@
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layover.settings import Settings, SettingsError, load, parse_duration, parse_size
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No layover.toml in the working folder, and no LAYOVER_* but a test's own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("LISTEN", "DATA_DIR", "PUBLIC_URL", "REAPER_INTERVAL", "TLS_CERT", "TLS_KEY"):
+        monkeypatch.delenv(f"LAYOVER_{name}", raising=False)
+
+
+@given(
+    count=st.integers(0, 36500),
+    unit=st.sampled_from([("s", 1), ("m", 60), ("h", 3600), ("d", 86400)]),
+)
+def test_a_duration_is_a_number_and_a_unit(count: int, unit: tuple[str, int]) -> None:
+    assert parse_duration(f"{count}{unit[0]}") == timedelta(seconds=count * unit[1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "5",
+        "s",
+        "-5s",
+        "1.5h",
+        "5 s",
+        "5S",
+        "1h30m",
+        "5w",
+        "1e3s",
+        "\N{ARABIC-INDIC DIGIT ONE}s",
+    ],
+)
+def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="90s"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["36501d", "999999999999999d", "999999999999999s"])
+def test_a_duration_that_no_calendar_holds_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="36500d"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [("0B", 0), ("500MiB", 500 << 20), ("20GiB", 20 << 30), ("1tib", 1 << 40), (" 1KiB ", 1024)],
+)
+def test_a_size_is_a_number_and_a_binary_unit(text: str, size_bytes: int) -> None:
+    assert parse_size(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "20", "20GB", "-1GiB", "1.5GiB", "GiB", "1 GiB"])
+def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="20GiB"):
+        parse_size(text)
+
+
+def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = [load().listen]
+    (tmp_path / "layover.toml").write_text('listen = "127.0.0.1:1"\nreaper_interval = "5m"\n')
+    seen.append(load().listen)
+    monkeypatch.setenv("LAYOVER_LISTEN", "127.0.0.1:2")
+    seen.append(load().listen)
+    settings = load(overrides={"listen": "127.0.0.1:3"})
+    seen.append(settings.listen)
+    assert seen == [f"127.0.0.1:{port}" for port in (5000, 1, 2, 3)]
+    # What nobody overrode is still the file's.
+    assert settings.reaper_interval == timedelta(minutes=5)
+
+
+def test_a_file_of_another_name_is_read_instead_of_the_default_one(tmp_path: Path) -> None:
+    (tmp_path / "layover.toml").write_text('listen = "127.0.0.1:1"\n')
+    (tmp_path / "other.toml").write_text('listen = "127.0.0.1:2"\n')
+    assert load(tmp_path / "other.toml").listen_port == 2
+
+
+def test_builders_are_tables_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "layover.toml").write_text(
+        '[[builders]]\nname = "arm"\naddress = "tcp://10.0.0.1:1234"\nplatforms = ["linux/arm64"]\n'
+    )
+    assert [(builder.name, builder.platforms) for builder in load().builders] == [
+        ("arm", ("linux/arm64",))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("listen = 5", "listen"),
+        ('listen = "5000"', "listen"),
+        ('listen = ":5000"', "listen"),
+        ('listen = "::1:5000"', "listen"),
+        ('listen = "127.0.0.1:65536"', "listen"),
+        ('listen = "127.0.0.1:http"', "listen"),
+        ('listen = "127.0.0.1:\N{SUPERSCRIPT TWO}"', "listen"),
+        ('listen = "a b:5000"', "listen"),
+        ('public_url = "registry.example.com"', "public_url"),
+        ('public_url = "ftp://registry.example.com"', "public_url"),
+        ('public_url = "https://"', "public_url"),
+        ('public_url = "https://host/registry"', "public_url"),
+        ('public_url = "https://user@host"', "public_url"),
+        ('public_url = "https://host?a=b"', "public_url"),
+        ('public_url = "https://host:port"', "public_url"),
+        ("public_url = 'https://ho\"st'", "public_url"),
+        ('reaper_interval = "soon"', "reaper_interval"),
+        ('reaper_interval = "0s"', "reaper_interval"),
+        ('upload_lifetime = "0s"', "upload_lifetime"),
+        ("build_client_timeout = -5", "build_client_timeout"),
+        ("shutdown_timeout = -5", "shutdown_timeout"),
+        ("builder_wait = -5", "builder_wait"),
+        ('builder_cache = "20GB"', "builder_cache"),
+        ("builder_port = 70000", "builder_port"),
+        ('log_format = "xml"', "log_format"),
+        ('tls_cert = "cert.pem"', "tls_key"),
+        ('tls_cert = "no.pem"\ntls_key = "no.pem"', "no.pem"),
+        ('lisen = "127.0.0.1:5000"', "lisen"),
+        ("listen", "layover.toml"),
+        ("\x00", "layover.toml"),
+        ('[[builders]]\nname = "a"', "builders.0.address"),
+        ('[[builders]]\nname = "a"\naddress = "10.0.0.1:1234"', "tcp://"),
+        ('[[builders]]\nname = "a"\naddress = "tcp://10.0.0.1"', "tcp://"),
+        ('[[builders]]\nname = "a"\naddress = "tcp://10.0.0.1:1"\nca_cert = "ca.pem"', "ca_cert"),
+        ('[[builders]]\nname = "a"\naddress = "tcp://10.0.0.1:1"\n' * 2, "same name"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "layover.toml").write_text(text)
+    with pytest.raises(SettingsError) as refused:
+        load()
+    assert named in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no settings file .*other\.toml"):
+        load(tmp_path / "other.toml")
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "layover.toml").write_bytes(b"listen = '\xff'")
+    with pytest.raises(SettingsError, match=r"layover\.toml"):
+        load()
+
+
+def test_a_wrong_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAYOVER_REAPER_INTERVAL", "soon")
+    with pytest.raises(SettingsError, match="reaper_interval"):
+        load()
+    monkeypatch.delenv("LAYOVER_REAPER_INTERVAL")
+    monkeypatch.setenv("LAYOVER_BUILDERS", "[{")
+    with pytest.raises(SettingsError, match="builders") as refused:
+        load()
+    assert "layover.toml" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "url", "registry_host"),
+    [
+        ({"listen": "127.0.0.1:5001"}, "http://127.0.0.1:5001", "127.0.0.1:5001"),
+        ({"listen": "0.0.0.0:5001"}, "http://127.0.0.1:5001", "127.0.0.1:5001"),
+        ({"listen": "[::]:5001"}, "http://127.0.0.1:5001", "127.0.0.1:5001"),
+        ({"listen": "[::1]:5001"}, "http://[::1]:5001", "[::1]:5001"),
+        ({"public_url": "https://r.example.com"}, "https://r.example.com", "r.example.com"),
+        ({"public_url": "https://r.example.com/"}, "https://r.example.com", "r.example.com"),
+        ({"public_url": "http://[::1]:80"}, "http://[::1]:80", "[::1]:80"),
+    ],
+)
+def test_clients_are_told_an_address_that_they_can_use(
+    overrides: dict[str, str], url: str, registry_host: str
+) -> None:
+    settings = load(overrides=overrides)
+    assert (settings.url, settings.registry_host) == (url, registry_host)
+
+
+def test_a_certificate_makes_the_address_https(tmp_path: Path) -> None:
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).touch()
+    settings = load(overrides={"tls_cert": "cert.pem", "tls_key": "key.pem"})
+    assert settings.url == "https://127.0.0.1:5000"
+
+
+def test_every_setting_has_a_sentence() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
