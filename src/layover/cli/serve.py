@@ -47,6 +47,7 @@ def command(config: Path | None, **flags: object) -> int:
 
     try:
         settings = load(config, {name: value for name, value in flags.items() if value is not None})
+        return serve(settings)
     except SettingsError as error:
+        # Malformed, or not to be had: an address that is taken, a folder in use.
         raise WrongUsage(str(error)) from error
-    return serve(settings)

@@ -1,0 +1,186 @@
+"""A server's start, its stop, and what it says when it cannot do as it was told."""
+
+import hashlib
+import http.client
+import json
+import os
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ServerFactory
+from tests.e2e.processes import environment, free_port, run, wait_until
+from tests.e2e.server import LAYOVER, LayoverServer
+
+# Nobody builds here: a builder that is never asked keeps BuildKit from starting.
+NO_BUILDER = {"BUILDERS": '[{"name": "none", "address": "tcp://127.0.0.1:1"}]'}
+
+
+def test_a_first_start_prints_the_ids_the_token_and_what_to_do_next(
+    start_server: ServerFactory,
+) -> None:
+    server = start_server(settings=NO_BUILDER)
+    said = server.process.log()
+    for part in (server.project_id, server.token, f"LAYOVER_URL={server.url}", "docker login"):
+        assert part in said
+    path = server.data_folder / "admin-token"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(server.data_folder.stat().st_mode) == 0o700
+
+
+def test_a_second_start_keeps_the_tenant_and_shows_no_token(start_server: ServerFactory) -> None:
+    server = start_server(settings=NO_BUILDER)
+    token, project_id = server.token, server.project_id
+    server.stop()
+    before = len(server.process.log())
+    server.start()
+    assert token not in server.process.log()[before:]
+    projects = json.loads(server.cli("list", "projects", "--output", "json").stdout)
+    assert [project["id"] for project in projects] == [project_id]
+
+
+def test_it_is_alive_and_ready(start_server: ServerFactory) -> None:
+    server = start_server(settings=NO_BUILDER)
+    assert server.request("GET", "/healthz", authenticate=False).status == 200
+    ready = server.request("GET", "/readyz", authenticate=False)
+    assert (ready.status, ready.json()["status"]) == (200, "ok")
+
+
+def test_every_line_of_a_request_carries_the_id_that_its_response_has(
+    start_server: ServerFactory,
+) -> None:
+    server = start_server(settings=NO_BUILDER)
+    request_id = server.request("GET", "/v2/").headers["X-Request-ID"]
+    lines = [json.loads(line) for line in server.process.log().splitlines() if line[:1] == "{"]
+    events = [line["event"] for line in lines if line.get("request_id") == request_id]
+    assert events == ["request_served"]
+
+
+def test_no_token_is_logged(start_server: ServerFactory) -> None:
+    server = start_server(settings=NO_BUILDER)
+    greeting_length = len(server.process.log())
+    server.request("GET", "/v2/")
+    server.request("GET", f"/token?scope=repository:{server.project_id}:pull")
+    bearer = {"Authorization": f"Bearer {server.token}"}
+    server.request("GET", "/v2/", headers=bearer, authenticate=False)
+    assert server.token not in server.process.log()[greeting_length:]
+
+
+def test_a_stop_lets_an_upload_finish(start_server: ServerFactory) -> None:
+    server = start_server(settings=NO_BUILDER)
+    content = os.urandom(1 << 20)
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    connection = _begin_upload(server, digest, len(content))
+    connection.send(content[: 1 << 19])
+    _stop_begins(server)
+    connection.send(content[1 << 19 :])
+    assert connection.getresponse().status == 201
+    server.process.wait(30)
+    assert server.process.exit_status == 0
+    server.start()
+    path = f"/v2/{server.project_id}/blobs/{digest}"
+    assert server.request("GET", path).body == content
+
+
+def test_a_stop_waits_no_longer_than_it_was_told(start_server: ServerFactory) -> None:
+    server = start_server(settings={**NO_BUILDER, "SHUTDOWN_TIMEOUT": "1s"})
+    digest = f"sha256:{hashlib.sha256(b'').hexdigest()}"
+    connection = _begin_upload(server, digest, 1 << 20)
+    connection.send(b"the rest never comes")
+    _stop_begins(server)
+    server.process.wait(30)
+    assert server.process.exit_status == 0
+
+
+def test_a_second_server_on_the_same_folder_is_refused(start_server: ServerFactory) -> None:
+    server = start_server(settings=NO_BUILDER)
+    ended = _serve(server.folder, "--data-dir", str(server.data_folder))
+    assert ended.returncode == 2
+    assert "another server is using" in ended.stderr
+    assert server.request("GET", "/readyz", authenticate=False).status == 200
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--listen", "nowhere"], "listen has to be HOST:PORT"),
+        (["--listen", "127.0.0.1:99999"], "listen has to be HOST:PORT"),
+        (["--tls-cert", "/nonexistent"], "tls_cert and tls_key go together"),
+        (["--tls-cert", "/nonexistent", "--tls-key", "/nonexistent"], "no file /nonexistent"),
+        (["--tls-cert", "/etc/hostname", "--tls-key", "/etc/hostname"], "cannot be used"),
+        (["--public-url", "ftp://x"], "public_url has to be http(s)://HOST"),
+        (["--public-url", "https://x/registry"], "registries live at the root"),
+        (["--config", "/nonexistent.toml"], "/nonexistent.toml"),
+        (["--data-dir", "/dev/null/x"], "data_dir"),
+    ],
+)
+def test_bad_settings_are_told_and_end_with_2(tmp_path: Path, flags: list[str], told: str) -> None:
+    ended = _serve(tmp_path, *flags)
+    assert told in ended.stderr
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_taken_address_is_told(start_server: ServerFactory, tmp_path: Path) -> None:
+    server = start_server(settings=NO_BUILDER)
+    ended = _serve(tmp_path, "--listen", server.host)
+    assert ended.returncode == 2
+    assert f"cannot listen on {server.host}" in ended.stderr
+
+
+def test_a_malformed_settings_file_is_told_by_its_name(tmp_path: Path) -> None:
+    config = tmp_path / "broken.toml"
+    config.write_text("listen = [")
+    ended = _serve(tmp_path, "--config", str(config))
+    assert ended.returncode == 2
+    assert str(config) in ended.stderr
+
+
+def _serve(folder: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
+    """Run a server that is expected to end at once."""
+    defaults = ["--data-dir", str(folder / "refused"), "--listen", f"127.0.0.1:{free_port()}"]
+    names = set(flags[::2])
+    kept = [
+        part
+        for name, value in zip(defaults[::2], defaults[1::2], strict=True)
+        for part in (name, value)
+        if name not in names
+    ]
+    return run([LAYOVER, "serve", *kept, *flags], env=environment(folder), check=False, timeout=60)
+
+
+def _begin_upload(
+    server: LayoverServer, digest: str, size_bytes: int
+) -> http.client.HTTPConnection:
+    """Send the head of a monolithic upload; the body is the caller's."""
+    connection = server.connect()
+    connection.putrequest("POST", f"/v2/{server.project_id}/blobs/uploads/?digest={digest}")
+    for name, value in {**server.basic_auth, "Content-Length": str(size_bytes)}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    return connection
+
+
+def _stop_begins(server: LayoverServer) -> None:
+    """Ask the server to stop and wait until it takes no more connections."""
+    # The upload has to have reached the server: what has not begun is not waited for.
+    wait_until(
+        lambda: any((server.data_folder / "blobs" / "uploads").iterdir()),
+        timeout=10,
+        what="the upload under way",
+    )
+    server.process.signal(signal.SIGTERM)
+
+    def refuses() -> bool:
+        try:
+            server.request("GET", "/healthz", authenticate=False)
+        except OSError:
+            return True
+        time.sleep(0.05)
+        return False
+
+    wait_until(refuses, timeout=10, what="a server that takes no more connections")
