@@ -110,7 +110,11 @@ def size(count: int) -> str:
     amount, unit = float(count), 0
     while amount >= 1000 and unit < len(_UNITS) - 1:
         amount, unit = amount / 1000, unit + 1
-    return f"{count}B" if unit == 0 else f"{amount:.3g}{_UNITS[unit]}"
+    if unit == 0:
+        return f"{count}B"
+    digits = 2 if amount < 10 else 1 if amount < 100 else 0
+    text = f"{amount:.{digits}f}"
+    return (text.rstrip("0").rstrip(".") if digits else text) + _UNITS[unit]
 
 
 def rfc3339(when: datetime | None) -> str | None:

@@ -29,7 +29,10 @@ class Output:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `type=local,dest=out`, `out` or `-`, as buildx does. Raises WrongUsage."""
-        fields = next(csv.reader(io.StringIO(text), strict=True), [])
+        try:
+            fields = next(csv.reader(io.StringIO(text), strict=True), [])
+        except csv.Error as error:
+            raise WrongUsage(f"invalid --output {text!r}: {error}") from error
         if fields == [text] and not text.startswith("type="):
             return cls("tar" if text == "-" else "local", {"dest": text})
         attributes: dict[str, str] = {}

@@ -1,0 +1,125 @@
+"""A Connect service on a free port: it answers as a test tells it, and remembers what it heard."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import uvicorn
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
+from protobuf import Oneof
+from protobuf.wkt import Timestamp
+
+from layover.rpc.depot.cli.v1 import build_pb as wire
+from layover.rpc.depot.cli.v1.build_connect import BuildService, BuildServiceASGIApplication
+
+BUILD_ID, PROJECT_ID, TOKEN = "bbbbbbbbbb", "pppppppppp", "layover_user"
+BUILD_TOKEN = "layover_build"
+
+
+class FakeServer(BuildService):
+    """The build service as far as a build goes; its fields say how it is to answer."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.calls: list[tuple[str, str, Any]] = []
+        self.endpoint = "tcp://127.0.0.1:9"
+        self.pending_answers = 0
+        self.unavailable: dict[str, int] = {}
+        self.cancels_at: datetime | None = None
+
+    def heard(self, name: str) -> list[Any]:
+        """The requests of one method, in order."""
+        return [request for called, _, request in self.calls if called == name]
+
+    def tokens(self, name: str) -> set[str]:
+        """The tokens that one method was called with."""
+        return {token for called, token, _ in self.calls if called == name}
+
+    def _note(self, name: str, request: Any, ctx: Any) -> None:
+        authorization = ctx.request_headers.get("authorization", "")
+        self.calls.append((name, authorization.removeprefix("Bearer "), request))
+        if self.unavailable.get(name, 0) > 0:
+            self.unavailable[name] -= 1
+            raise ConnectError(Code.UNAVAILABLE, "away for a moment")
+
+    async def create_build(self, request: Any, ctx: Any) -> wire.CreateBuildResponse:
+        self._note("create_build", request, ctx)
+        host = self.url.removeprefix("http://")
+        return wire.CreateBuildResponse(
+            build_id=BUILD_ID,
+            build_token=BUILD_TOKEN,
+            project_id=PROJECT_ID,
+            additional_credentials=[wire.Credential(host=host, token="eDp5")],
+            additional_tags=[wire.AdditionalTag(tag=f"{host}/{PROJECT_ID}:{BUILD_ID}", push=True)],
+        )
+
+    async def get_build_kit_connection(
+        self, request: Any, ctx: Any
+    ) -> wire.GetBuildKitConnectionResponse:
+        self._note("get_build_kit_connection", request, ctx)
+        if self.pending_answers > 0:
+            self.pending_answers -= 1
+            pending: Oneof[Literal["pending"], wire.PendingConnection] = Oneof(
+                "pending", wire.PendingConnection(wait_ms=10)
+            )
+            return wire.GetBuildKitConnectionResponse(connection=pending)
+        active: Oneof[Literal["active"], wire.ActiveConnection] = Oneof(
+            "active", wire.ActiveConnection(endpoint=self.endpoint)
+        )
+        return wire.GetBuildKitConnectionResponse(connection=active)
+
+    async def report_build_health(self, request: Any, ctx: Any) -> wire.ReportBuildHealthResponse:
+        self._note("report_build_health", request, ctx)
+        cancels_at = None if self.cancels_at is None else Timestamp.from_datetime(self.cancels_at)
+        return wire.ReportBuildHealthResponse(cancels_at=cancels_at)
+
+    async def report_build_context(self, request: Any, ctx: Any) -> wire.ReportBuildContextResponse:
+        self._note("report_build_context", request, ctx)
+        return wire.ReportBuildContextResponse()
+
+    async def report_status(self, request: Any, ctx: Any) -> wire.ReportStatusResponse:
+        self._note("report_status", request, ctx)
+        return wire.ReportStatusResponse()
+
+    async def report_status_stream(
+        self, request: AsyncIterator[Any], ctx: Any
+    ) -> wire.ReportStatusStreamResponse:
+        async for part in request:
+            self._note("report_status_stream", part, ctx)
+        return wire.ReportStatusStreamResponse()
+
+    async def finish_build(self, request: Any, ctx: Any) -> wire.FinishBuildResponse:
+        self._note("finish_build", request, ctx)
+        return wire.FinishBuildResponse()
+
+    async def get_pull_info(self, request: Any, ctx: Any) -> wire.GetPullInfoResponse:
+        self._note("get_pull_info", request, ctx)
+        raise ConnectError(Code.NOT_FOUND, f"unknown build {request.build_id!r}")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@contextlib.contextmanager
+def serving(fake: FakeServer) -> Iterator[FakeServer]:
+    """Serve on a free port of the loopback until the block ends."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        # From here on a client's connection waits for the server to start.
+        listener.listen()
+        fake.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        application: Callable[..., Any] = BuildServiceASGIApplication(fake)
+        server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+        thread.start()
+        try:
+            yield fake
+        finally:
+            server.should_exit = True
+            thread.join()

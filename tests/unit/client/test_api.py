@@ -1,0 +1,104 @@
+"""Calls reach the server with the token, are tried again where that is safe, and fail as ours."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
+
+from layover.client import errors
+from layover.client.address import Server
+from layover.client.api import ATTEMPTS, Client, trusted_certificates
+from layover.client.wire import from_connect
+from layover.rpc.depot.cli.v1 import build_pb as wire
+from tests.unit.client.fake_server import BUILD_ID, TOKEN, FakeServer, serving
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with serving(FakeServer()) as server:
+        yield server
+
+
+async def finish(url: str) -> None:
+    async with Client(Server(url, TOKEN), env={}) as client:
+        await client.finish_build(wire.FinishBuildRequest(build_id=BUILD_ID))
+
+
+async def create(url: str) -> wire.CreateBuildResponse:
+    async with Client(Server(url, TOKEN), env={}) as client:
+        return await client.create_build(wire.CreateBuildRequest())
+
+
+def test_every_call_carries_the_token(fake: FakeServer) -> None:
+    assert asyncio.run(create(fake.url)).build_id == BUILD_ID
+    assert fake.tokens("create_build") == {TOKEN}
+
+
+def test_what_may_be_repeated_is_tried_again(fake: FakeServer) -> None:
+    fake.unavailable["finish_build"] = ATTEMPTS - 1
+    asyncio.run(finish(fake.url))
+    assert len(fake.heard("finish_build")) == ATTEMPTS
+
+
+def test_a_build_is_created_once_or_not_at_all(fake: FakeServer) -> None:
+    fake.unavailable["create_build"] = 1
+    with pytest.raises(errors.ServerUnreachable):
+        asyncio.run(create(fake.url))
+    assert len(fake.heard("create_build")) == 1
+
+
+def test_the_servers_reason_is_the_errors_text(fake: FakeServer) -> None:
+    async def ask() -> None:
+        async with Client(Server(fake.url, TOKEN), env={}) as client:
+            await client.get_pull_info("aaaaaaaaaa")
+
+    with pytest.raises(errors.NotFound, match="unknown build 'aaaaaaaaaa'"):
+        asyncio.run(ask())
+
+
+def test_nobody_listening_is_told_with_the_address_once() -> None:
+    with pytest.raises(errors.ServerUnreachable) as caught:
+        asyncio.run(create("http://127.0.0.1:9"))
+    assert str(caught.value).count("127.0.0.1:9") == 1
+    assert "refused" in str(caught.value)
+
+
+def test_a_method_that_the_server_lacks_is_not_layover(fake: FakeServer) -> None:
+    async def ask() -> None:
+        async with Client(Server(fake.url, TOKEN), env={}) as client:
+            assert await client.find_build(BUILD_ID) is None
+            await client.list_projects()
+
+    with pytest.raises(errors.NotLayover):
+        asyncio.run(ask())
+
+
+def test_a_canceled_call_ends_its_task(fake: FakeServer) -> None:
+    async def wait() -> bool:
+        fake.unavailable["finish_build"] = 100
+        task = asyncio.create_task(finish(fake.url))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert asyncio.run(wait())
+
+
+@pytest.mark.parametrize("code", list(Code))
+def test_every_code_has_an_error_of_ours(code: Code) -> None:
+    error = from_connect(ConnectError(code, "because"), "http://server")
+    assert type(error) is not errors.ClientError
+    assert "because" in str(error) or isinstance(error, errors.NotLayover)
+
+
+def test_the_named_authorities_replace_the_systems(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_bytes(b"PEM")
+    assert trusted_certificates({"SSL_CERT_FILE": str(path)}) == b"PEM"
+    assert trusted_certificates({}) is None
+    with pytest.raises(errors.ClientError, match="SSL_CERT_FILE"):
+        trusted_certificates({"SSL_CERT_FILE": str(tmp_path / "none")})
