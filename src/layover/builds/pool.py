@@ -69,9 +69,13 @@ class BuilderPool:
 
     async def run(self) -> None:
         """Check every builder, each at its own pace, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for name in self._builders:
-                group.create_task(self._watch(name))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in self._builders:
+                    group.create_task(self._watch(name))
+        finally:
+            for check in self._checks.values():
+                check.cancel()
 
     async def _watch(self, name: str) -> None:
         while True:

@@ -36,12 +36,16 @@ async def probe(address: str, server_name: str, credentials: Credentials | None)
         host, port = None, None
     if parts.scheme != "tcp" or not host or not port:
         raise BuilderUnhealthy(f"its address {address!r} is not tcp://HOST:PORT", can_recover=False)
+    limit = asyncio.timeout(CHECK_TIMEOUT_SECONDS)
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+        async with limit:
             workers = await _list_platforms(host, port, server_name, credentials)
     except TimeoutError:
-        raise BuilderUnhealthy(f"no answer within {CHECK_TIMEOUT_SECONDS:.0f} s") from None
+        raise _too_late() from None
     except ConnectError as error:
+        # The client library turns a cancellation, which a timeout is, into an error of its own.
+        if limit.expired():
+            raise _too_late() from None
         raise BuilderUnhealthy(_reason(error.message)) from error
     except OSError as error:
         raise BuilderUnhealthy(f"cannot find host {host!r}: {error.strerror or error}") from error
@@ -50,6 +54,10 @@ async def probe(address: str, server_name: str, credentials: Credentials | None)
     if not workers:
         raise BuilderUnhealthy("it has no worker")
     return split_platforms(workers)
+
+
+def _too_late() -> BuilderUnhealthy:
+    return BuilderUnhealthy(f"no answer within {CHECK_TIMEOUT_SECONDS:.0f} s")
 
 
 def split_platforms(platforms: Iterable[Platform]) -> Platforms:
