@@ -1,0 +1,145 @@
+"""The embedded stores on a folder of a test's own, with projects that repositories can be in."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, insert
+
+from layover.adapters.blobs.files import FileBlobStore
+from layover.adapters.sql.database import Database
+from layover.adapters.sql.identity import SqlIdentityStore
+from layover.adapters.sql.migrate import migrate
+from layover.adapters.sql.registry import SqlRegistryStore
+from layover.adapters.sql.schema import organizations, projects
+from layover.oci.digest import Digest
+from layover.oci.manifests import OCI_INDEX, OCI_MANIFEST, parse_manifest
+from layover.oci.names import RepositoryName, Tag
+from layover.registry.models import StoredManifest, Upload
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+REPOSITORY = RepositoryName("mine/app")
+SIBLING = RepositoryName("mine/other")
+FOREIGN = RepositoryName("foreign/app")
+
+
+@dataclass(frozen=True)
+class Stores:
+    """One data folder, opened."""
+
+    folder: Path
+    database: Database
+    identity: SqlIdentityStore
+    registry: SqlRegistryStore
+    blobs: FileBlobStore
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Stores]:
+    """Open the stores of a data folder; again and again on the same one, as processes do."""
+    database = Database(f"sqlite:///{folder / 'layover.db'}")
+    blobs = FileBlobStore(folder / "blobs")
+    try:
+        migrate(database.engine)
+        _add_projects(database)
+        yield Stores(
+            folder, database, SqlIdentityStore(database), SqlRegistryStore(database), blobs
+        )
+    finally:
+        database.close()
+        blobs.close()
+
+
+def _add_projects(database: Database) -> None:
+    with database.engine.begin() as connection:
+        for organization_id, project_id in (("org", "mine"), ("other-org", "foreign")):
+            _add(connection, organization_id, project_id)
+
+
+def _add(connection: Connection, organization_id: str, project_id: str) -> None:
+    for table, row in (
+        (organizations, {"id": organization_id, "name": organization_id}),
+        (projects, {"id": project_id, "organization_id": organization_id, "name": project_id}),
+    ):
+        connection.execute(insert(table).prefix_with("OR IGNORE").values(**row, created_at=NOW))
+
+
+async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
+    """A request's content as it arrives."""
+    for part in parts:
+        yield part
+
+
+async def push_blob(stores: Stores, repository: RepositoryName, content: bytes) -> Digest:
+    """Put a blob's bytes and its link where they belong, with no service in between."""
+    digest = Digest.of(content)
+    upload = Upload(f"upload-{digest.hex}", repository, len(content), NOW + timedelta(hours=1))
+    await stores.registry.create_upload(upload, NOW)
+    await stores.blobs.append(upload.id, 0, pieces(content), [])
+    await stores.blobs.publish(upload.id, len(content), digest)
+    await stores.registry.link_upload(upload, digest, NOW)
+    return digest
+
+
+def descriptor(media_type: str, content: bytes, **more: Any) -> dict[str, Any]:
+    digest = str(Digest.of(content))
+    return {"mediaType": media_type, "digest": digest, "size": len(content), **more}
+
+
+def image(*layers: bytes, config: bytes = b"{}", **more: Any) -> bytes:
+    """An image manifest of a config and layers with these contents."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": descriptor(CONFIG_TYPE, config),
+        "layers": [descriptor(LAYER_TYPE, layer) for layer in layers],
+    }
+    return json.dumps({**document, **more}).encode()
+
+
+def index(*children: bytes, **more: Any) -> bytes:
+    """An index of these manifests."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": [descriptor(OCI_MANIFEST, child) for child in children],
+    }
+    return json.dumps({**document, **more}).encode()
+
+
+async def put_manifest(
+    stores: Stores,
+    repository: RepositoryName,
+    body: bytes,
+    tag: str | None = None,
+    build_id: str | None = None,
+) -> Digest:
+    """Store a manifest as the service does, at a standing time."""
+    manifest = parse_manifest(body, None)
+    stored = StoredManifest(Digest.of(body), manifest.media_type, body)
+    await stores.registry.put_manifest(
+        repository, stored, manifest, Tag(tag) if tag else None, build_id, NOW
+    )
+    return stored.digest
+
+
+async def push_image(
+    stores: Stores,
+    repository: RepositoryName,
+    *layers: bytes,
+    tag: str | None = None,
+    build_id: str | None = None,
+) -> bytes:
+    """Push an image with all that it needs; return its manifest."""
+    for content in (b"{}", *layers):
+        await push_blob(stores, repository, content)
+    body = image(*layers)
+    await put_manifest(stores, repository, body, tag, build_id)
+    return body
