@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -58,6 +59,12 @@ class Daemon:
     def stop(self) -> None:
         if self._process is not None:
             self._process.stop()
+
+    def kill(self) -> None:
+        """End it as the out-of-memory killer does."""
+        assert self._process is not None
+        self._process.signal(signal.SIGKILL)
+        self._process.wait(10)
 
 
 @asynccontextmanager

@@ -156,7 +156,7 @@ async def test_a_daemon_that_is_killed_comes_back_at_its_address(folder: Path) -
         (daemon,) = daemons(folder)
         async with building(builder, folder):
             daemon.send(signal.SIGKILL)
-            await told(builder, "")
+            await told(builder, "was killed by SIGKILL; it is started again")
             await healthy(builder)
         assert builder.address == address
         (successor,) = daemons(folder)
@@ -263,7 +263,7 @@ async def test_a_daemon_that_ends_at_once_is_unhealthy_with_its_last_words(folde
     script.chmod(0o755)
     builder = make(folder, binary=str(script))
     async with running(builder):
-        error = await told(builder, "ended with status 3: the disk is on fire")
+        error = await told(builder, "ended with 3: the disk is on fire; it is started again")
         assert error.can_recover
 
 

@@ -9,6 +9,8 @@ import structlog
 _KEPT_LINES = 3
 _MAX_LINE = 2_000
 _FAILURES = ("error", "fatal", "panic")
+# What it says before it can log, or as its very last: a line that is no log entry.
+_PLAIN = "plain"
 
 _log = structlog.get_logger("buildkitd")
 
@@ -22,8 +24,8 @@ class DaemonLog:
 
     @property
     def last_words(self) -> str:
-        """What it said last, for when it ends on its own."""
-        return " / ".join(self._last) or "it said nothing"
+        """The last of what it said went wrong, for when it ends on its own; may be empty."""
+        return " / ".join(self._last)
 
     async def read(self) -> None:
         while True:
@@ -40,7 +42,7 @@ class DaemonLog:
         level, message, facts = _parse(line)
         if not message:
             return
-        if level in _FAILURES or not facts:
+        if level in _FAILURES or level == _PLAIN:
             self._last.append(message + (f": {facts['error']}" if "error" in facts else ""))
         # A step lower than the daemon's own: it tells of every failed build as an error, and of
         # how it is set up as a warning. That it ended is reported by who runs it.
@@ -57,8 +59,8 @@ def _parse(line: str) -> tuple[str, str, dict[str, str]]:
     try:
         entry = json.loads(line)
     except ValueError:
-        return "info", line, {}
+        return _PLAIN, line, {}
     if not isinstance(entry, dict):
-        return "info", line, {}
+        return _PLAIN, line, {}
     facts = {"error": str(entry["error"])} if entry.get("error") else {}
     return str(entry.get("level", "info")), str(entry.get("msg", "")), facts

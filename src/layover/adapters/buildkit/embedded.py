@@ -180,7 +180,8 @@ class EmbeddedBuilder:
             await asyncio.wait({reading}, timeout=_OUTPUT_TIMEOUT_SECONDS)
             reading.cancel()
             _log.info("buildkitd_ended", pid=process.pid, status=process.returncode)
-        raise BuilderUnhealthy(f"buildkitd ended with status {status}: {output.last_words}")
+        words = f": {output.last_words}" if output.last_words else ""
+        raise BuilderUnhealthy(f"buildkitd {_how_ended(status)}{words}; it is started again")
 
     async def _prepare(self) -> DaemonConfig:
         if self._wanted_port == 0:
@@ -236,6 +237,10 @@ class EmbeddedBuilder:
     def _local_host(self) -> str:
         """Where this process reaches the daemon, whatever others are told."""
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._listen_host, self._listen_host)  # noqa: S104
+
+
+def _how_ended(status: int) -> str:
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with {status}"
 
 
 def _find_engines(binary: str) -> str:

@@ -1,0 +1,142 @@
+"""What every IdentityStore does: the embedded one, in SQLite."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from layover.adapters.sql.database import Database
+from layover.adapters.sql.identity import SqlIdentityStore
+from layover.adapters.sql.migrate import migrate
+from layover.identity.models import FirstTenant, Principal, TokenKind
+from layover.identity.ports import IdentityStore
+from tests.stores import NOW, Stores, opened
+
+pytestmark = pytest.mark.anyio
+
+HOUR = timedelta(hours=1)
+BUILD = Principal(
+    "token",
+    TokenKind.BUILD,
+    "org",
+    project_id="mine",
+    build_id="build",
+    tags=frozenset({"build", "main", "v1.0"}),
+)
+TENANT = FirstTenant(
+    project_id="first",
+    project_name="default",
+    organization_name="default",
+    user_name="admin",
+    admin=Principal("admin-token", TokenKind.USER, "first-org", user_id="first-user"),
+    created_at=NOW,
+)
+
+
+@pytest.fixture
+def store(stores: Stores) -> IdentityStore:
+    return stores.identity
+
+
+async def add(
+    store: IdentityStore, principal: Principal, secret: bytes, expires_in: timedelta | None = HOUR
+) -> None:
+    expires_at = None if expires_in is None else NOW + expires_in
+    await store.add_token(principal, secret, "a test's", NOW, expires_at)
+
+
+async def test_a_token_is_found_by_its_hash_and_by_its_id_with_all_its_bindings(
+    store: IdentityStore,
+) -> None:
+    await add(store, BUILD, b"hash")
+    assert await store.find_principal(b"hash", NOW) == BUILD
+    assert await store.find_principal_by_id("token", NOW) == BUILD
+    assert await store.find_principal(b"another", NOW) is None
+    assert await store.find_principal(b"", NOW) is None
+    assert await store.find_principal_by_id("another", NOW) is None
+
+
+async def test_a_token_is_worth_nothing_the_moment_it_expires(store: IdentityStore) -> None:
+    await add(store, BUILD, b"hash")
+    assert await store.find_principal(b"hash", NOW + HOUR - timedelta(microseconds=1))
+    assert await store.find_principal(b"hash", NOW + HOUR) is None
+    assert await store.find_principal_by_id("token", NOW + HOUR) is None
+
+
+async def test_a_token_without_an_end_lasts(store: IdentityStore) -> None:
+    user = Principal("token", TokenKind.ORGANIZATION, "org")
+    await add(store, user, b"hash", None)
+    assert await store.find_principal(b"hash", NOW + timedelta(days=36500)) == user
+    assert await store.delete_expired_tokens(NOW + timedelta(days=36500)) == 0
+
+
+async def test_expired_tokens_are_deleted_and_counted(store: IdentityStore) -> None:
+    await add(store, BUILD, b"one")
+    await add(store, replace(BUILD, token_id="other"), b"two", 2 * HOUR)
+    assert await store.delete_expired_tokens(NOW + HOUR) == 1
+    # Asked as of before either expired, so that only what was deleted is missing.
+    assert await store.find_principal(b"one", NOW) is None
+    assert await store.find_principal(b"two", NOW)
+
+
+async def test_a_builds_own_tokens_end_and_its_pull_tokens_stay(store: IdentityStore) -> None:
+    await add(store, BUILD, b"own")
+    await add(store, replace(BUILD, token_id="t2", kind=TokenKind.PULL, tags=frozenset()), b"pull")
+    await add(store, replace(BUILD, token_id="t3", build_id="other"), b"others")
+    await store.revoke_build_tokens("build", TokenKind.BUILD)
+    assert await store.find_principal(b"own", NOW) is None
+    assert await store.find_principal(b"pull", NOW)
+    assert await store.find_principal(b"others", NOW)
+
+
+async def test_projects_are_found_and_listed_by_organization(store: IdentityStore) -> None:
+    mine = await store.find_project("mine")
+    assert mine is not None
+    assert (mine.id, mine.organization_id, mine.organization_name) == ("mine", "org", "org")
+    assert mine.created_at == NOW
+    assert await store.find_project("unknown") is None
+    assert await store.list_projects("org") == [mine]
+    assert await store.list_projects("unknown") == []
+
+
+async def test_the_first_tenant_comes_to_be_whole(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'layover.db'}")
+    try:
+        migrate(database.engine)
+        store = SqlIdentityStore(database)
+        assert not await store.has_organization()
+        await store.create_first_tenant(TENANT, b"hash")
+        assert await store.has_organization()
+        assert await store.find_principal(b"hash", NOW) == TENANT.admin
+        (project,) = await store.list_projects("first-org")
+        assert (project.id, project.name, project.organization_name) == (
+            "first",
+            "default",
+            "default",
+        )
+    finally:
+        database.close()
+
+
+async def test_a_tenant_that_cannot_be_made_whole_is_not_made_at_all(stores: Stores) -> None:
+    await add(stores.identity, BUILD, b"taken")
+    # The last of its rows breaks a constraint.
+    with pytest.raises(Exception, match="UNIQUE"):
+        await stores.identity.create_first_tenant(TENANT, b"taken")
+    assert await stores.identity.find_project("first") is None
+    assert await stores.identity.list_projects("first-org") == []
+
+
+async def test_all_replicas_share_the_key_that_came_first(stores: Stores) -> None:
+    with opened(stores.folder) as replica:
+        keys = await asyncio.gather(
+            *(
+                identity.server_key("name", candidate)
+                for identity, candidate in ((stores.identity, b"one"), (replica.identity, b"two"))
+                for _ in range(5)
+            )
+        )
+    assert len(set(keys)) == 1
+    assert await stores.identity.server_key("other", b"three") == b"three"

@@ -1,0 +1,473 @@
+"""What every RegistryStore does: the embedded one, in SQLite."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from layover.oci.digest import Digest
+from layover.oci.manifests import OCI_MANIFEST, parse_manifest
+from layover.oci.names import Tag
+from layover.registry.models import (
+    BlobInUse,
+    BlobUnknown,
+    ManifestBlobUnknown,
+    ManifestInUse,
+    ManifestUnknown,
+    StoredManifest,
+    TagProtected,
+    Upload,
+)
+from layover.registry.ports import RegistryStore
+from tests.stores import (
+    FOREIGN,
+    NOW,
+    REPOSITORY,
+    SIBLING,
+    Stores,
+    descriptor,
+    image,
+    index,
+    opened,
+    push_blob,
+    push_image,
+    put_manifest,
+)
+
+pytestmark = pytest.mark.anyio
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def store(stores: Stores) -> RegistryStore:
+    return stores.registry
+
+
+# --- blobs ------------------------------------------------------------------------------------
+
+
+async def test_a_repository_shows_only_what_was_linked_into_it(stores: Stores) -> None:
+    digest = await push_blob(stores, REPOSITORY, b"content")
+    assert await stores.registry.blob_size(REPOSITORY, digest) == 7
+    assert await stores.registry.blob_size(SIBLING, digest) is None
+    assert await stores.registry.blob_size(FOREIGN, digest) is None
+
+
+async def test_a_second_push_of_a_blob_changes_nothing(stores: Stores) -> None:
+    await push_blob(stores, REPOSITORY, b"content")
+    digest = await push_blob(stores, REPOSITORY, b"content")
+    assert await stores.registry.blob_size(REPOSITORY, digest) == 7
+
+
+async def test_linking_an_upload_ends_its_session(stores: Stores) -> None:
+    digest = await push_blob(stores, REPOSITORY, b"content")
+    assert await stores.registry.find_upload(REPOSITORY, f"upload-{digest.hex}", NOW) is None
+
+
+async def test_a_mount_shows_what_the_source_shows(stores: Stores) -> None:
+    digest = await push_blob(stores, REPOSITORY, b"content")
+    assert await stores.registry.mount_blob(REPOSITORY, SIBLING, digest, NOW)
+    assert await stores.registry.mount_blob(REPOSITORY, SIBLING, digest, NOW)
+    assert await stores.registry.blob_size(SIBLING, digest) == 7
+
+
+async def test_a_mount_of_what_the_source_does_not_show_does_nothing(stores: Stores) -> None:
+    digest = await push_blob(stores, FOREIGN, b"content")
+    assert not await stores.registry.mount_blob(REPOSITORY, SIBLING, digest, NOW)
+    assert await stores.registry.blob_size(SIBLING, digest) is None
+
+
+async def test_an_unlinked_blob_is_hidden_there_and_nowhere_else(stores: Stores) -> None:
+    digest = await push_blob(stores, REPOSITORY, b"content")
+    await stores.registry.mount_blob(REPOSITORY, SIBLING, digest, NOW)
+    await stores.registry.unlink_blob(REPOSITORY, digest)
+    assert await stores.registry.blob_size(REPOSITORY, digest) is None
+    assert await stores.registry.blob_size(SIBLING, digest) == 7
+    for repository in (REPOSITORY, FOREIGN):
+        with pytest.raises(BlobUnknown):
+            await stores.registry.unlink_blob(repository, digest)
+
+
+async def test_a_blob_that_a_manifest_needs_is_not_unlinked(stores: Stores) -> None:
+    body = await push_image(stores, REPOSITORY, b"layer")
+    for content in (b"layer", b"{}"):
+        with pytest.raises(BlobInUse) as refused:
+            await stores.registry.unlink_blob(REPOSITORY, Digest.of(content))
+        assert refused.value.manifest == str(Digest.of(body))
+    await stores.registry.delete_manifest(REPOSITORY, Digest.of(body))
+    await stores.registry.unlink_blob(REPOSITORY, Digest.of(b"layer"))
+
+
+# --- upload sessions --------------------------------------------------------------------------
+
+
+async def test_a_session_is_its_repositorys_alone(store: RegistryStore) -> None:
+    upload = Upload("upload", REPOSITORY, 0, NOW + HOUR)
+    await store.create_upload(upload, NOW)
+    assert await store.find_upload(REPOSITORY, "upload", NOW) == upload
+    assert await store.find_upload(SIBLING, "upload", NOW) is None
+    assert await store.find_upload(FOREIGN, "upload", NOW) is None
+    assert await store.find_upload(REPOSITORY, "another", NOW) is None
+
+
+async def test_a_session_is_over_the_moment_it_expires(store: RegistryStore) -> None:
+    await store.create_upload(Upload("upload", REPOSITORY, 0, NOW + HOUR), NOW)
+    just_before = NOW + HOUR - timedelta(microseconds=1)
+    assert await store.find_upload(REPOSITORY, "upload", just_before)
+    assert await store.live_uploads(just_before) == {"upload"}
+    assert await store.find_upload(REPOSITORY, "upload", NOW + HOUR) is None
+    assert await store.live_uploads(NOW + HOUR) == frozenset()
+
+
+async def test_a_session_keeps_its_length_and_its_new_end(store: RegistryStore) -> None:
+    await store.create_upload(Upload("upload", REPOSITORY, 0, NOW + HOUR), NOW)
+    await store.resize_upload("upload", 2**40, NOW + 2 * HOUR)
+    assert await store.find_upload(REPOSITORY, "upload", NOW + HOUR) == Upload(
+        "upload", REPOSITORY, 2**40, NOW + 2 * HOUR
+    )
+    await store.resize_upload("another", 1, NOW)
+
+
+async def test_renewed_sessions_keep_their_length(store: RegistryStore) -> None:
+    for upload_id in ("one", "two"):
+        await store.create_upload(Upload(upload_id, REPOSITORY, 5, NOW + HOUR), NOW)
+    await store.renew_uploads(["one", "unknown"], NOW + 2 * HOUR)
+    await store.renew_uploads([], NOW + 2 * HOUR)
+    assert await store.live_uploads(NOW + HOUR) == {"one"}
+    found = await store.find_upload(REPOSITORY, "one", NOW)
+    assert found is not None
+    assert found.size_bytes == 5
+
+
+async def test_expired_sessions_are_deleted_and_live_ones_are_not(store: RegistryStore) -> None:
+    await store.create_upload(Upload("old", REPOSITORY, 0, NOW), NOW)
+    await store.create_upload(Upload("live", REPOSITORY, 0, NOW + HOUR), NOW)
+    await store.delete_expired_uploads(NOW)
+    # Asked as of before either expired, so that only what was deleted is missing.
+    assert await store.live_uploads(NOW - HOUR) == {"live"}
+    await store.delete_upload("live")
+    await store.delete_upload("live")
+    assert await store.live_uploads(NOW - HOUR) == frozenset()
+
+
+# --- manifests --------------------------------------------------------------------------------
+
+
+async def test_a_manifest_is_found_by_tag_and_by_digest_as_its_bytes(stores: Stores) -> None:
+    body = await push_image(stores, REPOSITORY, b"layer", tag="main")
+    stored = StoredManifest(Digest.of(body), OCI_MANIFEST, body)
+    for reference in (Tag("main"), stored.digest):
+        assert await stores.registry.find_manifest(REPOSITORY, reference) == stored
+        for repository in (SIBLING, FOREIGN):
+            assert await stores.registry.find_manifest(repository, reference) is None
+    assert await stores.registry.find_manifest(REPOSITORY, Tag("other")) is None
+
+
+async def test_a_sha512_manifest_is_found_by_that_digest(stores: Stores) -> None:
+    await push_image(stores, REPOSITORY)
+    body = image()
+    digest = Digest.of(body, "sha512")
+    stored = StoredManifest(digest, OCI_MANIFEST, body)
+    await stores.registry.put_manifest(
+        REPOSITORY, stored, parse_manifest(body, None), Tag("long"), None, NOW
+    )
+    assert await stores.registry.find_manifest(REPOSITORY, digest) == stored
+    assert await stores.registry.find_manifest(REPOSITORY, Tag("long")) == stored
+
+
+async def test_a_manifest_that_names_a_missing_blob_stores_nothing(stores: Stores) -> None:
+    await push_blob(stores, REPOSITORY, b"{}")
+    # In another repository of the project, which is not this one.
+    await push_blob(stores, SIBLING, b"layer")
+    body = image(b"layer", b"other")
+    with pytest.raises(ManifestBlobUnknown) as refused:
+        await put_manifest(stores, REPOSITORY, body, tag="main")
+    assert set(refused.value.missing) == {Digest.of(b"layer"), Digest.of(b"other")}
+    for reference in (Tag("main"), Digest.of(body)):
+        assert await stores.registry.find_manifest(REPOSITORY, reference) is None
+
+
+async def test_an_index_that_names_a_missing_manifest_stores_nothing(stores: Stores) -> None:
+    child = await push_image(stores, REPOSITORY, b"layer")
+    missing = image(b"missing")
+    with pytest.raises(ManifestBlobUnknown) as refused:
+        await put_manifest(stores, REPOSITORY, index(child, missing), tag="main")
+    assert refused.value.missing == (Digest.of(missing),)
+    # A blob of that digest is no manifest of it.
+    await push_blob(stores, REPOSITORY, missing)
+    with pytest.raises(ManifestBlobUnknown):
+        await put_manifest(stores, REPOSITORY, index(child, missing))
+    await put_manifest(stores, REPOSITORY, index(child), tag="main")
+
+
+async def test_a_manifest_is_no_layer(stores: Stores) -> None:
+    body = await push_image(stores, REPOSITORY)
+    with pytest.raises(ManifestBlobUnknown):
+        await put_manifest(stores, REPOSITORY, image(body))
+
+
+async def test_foreign_layers_and_subjects_need_not_be_there(stores: Stores) -> None:
+    await push_blob(stores, REPOSITORY, b"{}")
+    foreign = descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", b"foreign")
+    subject = descriptor(OCI_MANIFEST, b"not pushed yet")
+    await put_manifest(stores, REPOSITORY, image(subject=subject, layers=[foreign]), tag="main")
+    assert await stores.registry.find_manifest(REPOSITORY, Tag("main"))
+
+
+async def test_an_image_of_ten_thousand_layers_is_one_transaction(stores: Stores) -> None:
+    await push_blob(stores, REPOSITORY, b"{}")
+    layers = [descriptor("a/b", str(number).encode()) for number in range(10_000)]
+    body = image(layers=layers)
+    with pytest.raises(ManifestBlobUnknown) as refused:
+        await put_manifest(stores, REPOSITORY, body)
+    assert len(refused.value.missing) == 10_000
+    assert len(str(refused.value)) < 2000
+
+
+async def test_a_tag_moves_to_what_was_pushed_last(stores: Stores) -> None:
+    first = await push_image(stores, REPOSITORY, b"first", tag="main")
+    second = await push_image(stores, REPOSITORY, b"second", tag="main")
+    found = await stores.registry.find_manifest(REPOSITORY, Tag("main"))
+    assert found is not None
+    assert found.body == second
+    assert await stores.registry.find_manifest(REPOSITORY, Digest.of(first))
+
+
+async def test_pushing_a_manifest_again_changes_nothing(stores: Stores) -> None:
+    body = await push_image(stores, REPOSITORY, b"layer", tag="main")
+    await put_manifest(stores, REPOSITORY, body, tag="also")
+    page = await stores.registry.list_tags(REPOSITORY, None, None)
+    assert page.tags == (Tag("also"), Tag("main"))
+
+
+# --- deletes and protected tags ---------------------------------------------------------------
+
+
+async def test_a_deleted_tag_leaves_what_it_named(stores: Stores) -> None:
+    body = await push_image(stores, REPOSITORY, b"layer", tag="main")
+    await stores.registry.delete_tag(REPOSITORY, Tag("main"))
+    assert await stores.registry.find_manifest(REPOSITORY, Tag("main")) is None
+    assert await stores.registry.find_manifest(REPOSITORY, Digest.of(body))
+    for repository in (REPOSITORY, SIBLING):
+        with pytest.raises(ManifestUnknown):
+            await stores.registry.delete_tag(repository, Tag("main"))
+
+
+async def test_a_deleted_manifest_takes_its_tags_along(stores: Stores) -> None:
+    body = await push_image(stores, REPOSITORY, b"layer", tag="main")
+    await put_manifest(stores, REPOSITORY, body, tag="also")
+    await push_image(stores, SIBLING, b"layer", tag="main")
+    await stores.registry.delete_manifest(REPOSITORY, Digest.of(body))
+    for reference in (Tag("main"), Tag("also"), Digest.of(body)):
+        assert await stores.registry.find_manifest(REPOSITORY, reference) is None
+    assert await stores.registry.find_manifest(SIBLING, Tag("main"))
+    for repository in (REPOSITORY, FOREIGN):
+        with pytest.raises(ManifestUnknown):
+            await stores.registry.delete_manifest(repository, Digest.of(body))
+
+
+async def test_a_manifest_that_an_index_needs_is_not_deleted(stores: Stores) -> None:
+    child = await push_image(stores, REPOSITORY, b"layer")
+    parent = await put_manifest(stores, REPOSITORY, index(child), tag="main")
+    with pytest.raises(ManifestInUse):
+        await stores.registry.delete_manifest(REPOSITORY, Digest.of(child))
+    await stores.registry.delete_manifest(REPOSITORY, parent)
+    await stores.registry.delete_manifest(REPOSITORY, Digest.of(child))
+
+
+@pytest.mark.parametrize("tag", ["b1", "b1-app"])
+async def test_what_a_build_saved_under_its_id_is_its_own(stores: Stores, tag: str) -> None:
+    body = await push_image(stores, REPOSITORY, b"layer", tag=tag, build_id="b1")
+    other = await push_image(stores, REPOSITORY, b"other")
+    for build_id in (None, "b2", "b"):
+        with pytest.raises(TagProtected):
+            await put_manifest(stores, REPOSITORY, other, tag, build_id)
+    with pytest.raises(TagProtected):
+        await stores.registry.delete_tag(REPOSITORY, Tag(tag))
+    with pytest.raises(TagProtected):
+        await stores.registry.delete_manifest(REPOSITORY, Digest.of(body))
+    found = await stores.registry.find_manifest(REPOSITORY, Tag(tag))
+    assert found is not None
+    assert found.body == body
+    await put_manifest(stores, REPOSITORY, other, tag, "b1")
+
+
+async def test_a_refused_tag_leaves_no_manifest_behind(stores: Stores) -> None:
+    await push_image(stores, REPOSITORY, b"layer", tag="b1", build_id="b1")
+    await push_blob(stores, REPOSITORY, b"other")
+    body = image(b"other")
+    with pytest.raises(TagProtected):
+        await put_manifest(stores, REPOSITORY, body, "b1")
+    assert await stores.registry.find_manifest(REPOSITORY, Digest.of(body)) is None
+
+
+async def test_a_save_tag_moves_on_to_the_next_build(stores: Stores) -> None:
+    await push_image(stores, REPOSITORY, b"layer", tag="main", build_id="b1")
+    body = await push_image(stores, REPOSITORY, b"other", tag="main", build_id="b2")
+    found = await stores.registry.find_manifest(REPOSITORY, Tag("main"))
+    assert found is not None
+    assert found.body == body
+    await stores.registry.delete_tag(REPOSITORY, Tag("main"))
+
+
+async def test_a_tag_somebody_took_before_the_build_becomes_the_builds(stores: Stores) -> None:
+    await push_image(stores, REPOSITORY, b"layer", tag="b1")
+    body = await push_image(stores, REPOSITORY, b"other", tag="b1", build_id="b1")
+    with pytest.raises(TagProtected):
+        await put_manifest(stores, REPOSITORY, body, "b1")
+
+
+# --- lists ------------------------------------------------------------------------------------
+
+
+async def test_tags_come_in_lexical_order_in_pages_that_miss_none(stores: Stores) -> None:
+    body = await push_image(stores, REPOSITORY)
+    names = sorted(["a", "B", "10", "9", "_x", "a.b", "a-b", "A"])
+    for name in reversed(names):
+        await put_manifest(stores, REPOSITORY, body, tag=name)
+    whole = await stores.registry.list_tags(REPOSITORY, None, None)
+    assert ([tag.value for tag in whole.tags], whole.has_more) == (names, False)
+    seen: list[str] = []
+    has_more = True
+    while has_more:
+        page = await stores.registry.list_tags(REPOSITORY, 3, seen[-1] if seen else None)
+        assert 1 <= len(page.tags) <= 3
+        seen += [tag.value for tag in page.tags]
+        has_more = page.has_more
+    assert seen == names
+
+
+@pytest.mark.parametrize(
+    ("limit", "after", "expected", "has_more"),
+    [
+        (0, None, [], True),
+        (2, None, ["a", "b"], False),
+        (3, None, ["a", "b"], False),
+        (1, "a", ["b"], False),
+        (1, "aa", ["b"], False),
+        (None, "b", [], False),
+        (None, "\N{SNOWMAN}", [], False),
+        (None, "", ["a", "b"], False),
+    ],
+)
+async def test_a_page_starts_behind_a_name_that_need_not_be_there(
+    stores: Stores, limit: int | None, after: str | None, expected: list[str], has_more: bool
+) -> None:
+    body = await push_image(stores, REPOSITORY)
+    for name in ("a", "b"):
+        await put_manifest(stores, REPOSITORY, body, tag=name)
+    page = await stores.registry.list_tags(REPOSITORY, limit, after)
+    assert ([tag.value for tag in page.tags], page.has_more) == (expected, has_more)
+    assert (await stores.registry.list_tags(SIBLING, limit, after)).tags == ()
+
+
+async def test_referrers_are_those_of_the_repository_by_type(stores: Stores) -> None:
+    subject_body = await push_image(stores, REPOSITORY, tag="main")
+    subject = descriptor(OCI_MANIFEST, subject_body)
+    signature = image(subject=subject, artifactType="a/signature", annotations={"by": "me"})
+    sbom = image(subject=subject, artifactType="a/sbom")
+    unrelated = image(artifactType="a/sbom", annotations={"x": "y"})
+    for body in (signature, sbom, unrelated):
+        await put_manifest(stores, REPOSITORY, body)
+    digest = Digest.of(subject_body)
+    page = await stores.registry.list_referrers(REPOSITORY, digest, None, None)
+    assert {referrer.descriptor.digest for referrer in page.referrers} == {
+        Digest.of(signature),
+        Digest.of(sbom),
+    }
+    assert not page.has_more
+    (found,) = (
+        await stores.registry.list_referrers(REPOSITORY, digest, "a/signature", None)
+    ).referrers
+    assert found.artifact_type == "a/signature"
+    assert found.descriptor.size_bytes == len(signature)
+    assert found.descriptor.annotations == (("by", "me"),)
+    assert (
+        await stores.registry.list_referrers(REPOSITORY, digest, "a/other", None)
+    ).referrers == ()
+    assert (await stores.registry.list_referrers(SIBLING, digest, None, None)).referrers == ()
+
+
+async def test_referrers_come_in_pages_of_bounded_size_that_miss_none(stores: Stores) -> None:
+    subject_body = await push_image(stores, REPOSITORY)
+    subject = descriptor(OCI_MANIFEST, subject_body)
+    bodies = [
+        image(subject=subject, annotations={"number": str(number), "filler": "x" * 400_000})
+        for number in range(7)
+    ]
+    for body in bodies:
+        await put_manifest(stores, REPOSITORY, body)
+    seen: list[Digest] = []
+    has_more = True
+    while has_more:
+        page = await stores.registry.list_referrers(
+            REPOSITORY, Digest.of(subject_body), None, seen[-1] if seen else None
+        )
+        assert 1 <= len(page.referrers) <= 2
+        seen += [referrer.descriptor.digest for referrer in page.referrers]
+        has_more = page.has_more
+    assert seen == sorted(map(Digest.of, bodies))
+
+
+# --- at the same time -------------------------------------------------------------------------
+
+
+async def test_a_manifest_never_refers_to_a_blob_that_was_unlinked_meanwhile(
+    stores: Stores,
+) -> None:
+    # Invariant 2, whichever of the two comes first.
+    for round_ in range(20):
+        layer = f"layer {round_}".encode()
+        for content in (b"{}", layer):
+            await push_blob(stores, REPOSITORY, content)
+        body = image(layer)
+        tasks = [
+            put_manifest(stores, REPOSITORY, body),
+            stores.registry.unlink_blob(REPOSITORY, Digest.of(layer)),
+        ]
+        outcomes = await asyncio.gather(*tasks[:: 1 if round_ % 2 else -1], return_exceptions=True)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        assert len(refused) == 1
+        assert isinstance(refused[0], ManifestBlobUnknown | BlobInUse)
+        if await stores.registry.find_manifest(REPOSITORY, Digest.of(body)):
+            assert await stores.registry.blob_size(REPOSITORY, Digest.of(layer)) == len(layer)
+
+
+async def test_an_index_never_refers_to_a_manifest_that_was_deleted_meanwhile(
+    stores: Stores,
+) -> None:
+    for round_ in range(10):
+        child = await push_image(stores, REPOSITORY, f"layer {round_}".encode())
+        await asyncio.gather(
+            put_manifest(stores, REPOSITORY, index(child)),
+            stores.registry.delete_manifest(REPOSITORY, Digest.of(child)),
+            return_exceptions=True,
+        )
+        if await stores.registry.find_manifest(REPOSITORY, Digest.of(index(child))):
+            assert await stores.registry.find_manifest(REPOSITORY, Digest.of(child))
+
+
+async def test_every_replica_answers_with_what_was_acknowledged_last(stores: Stores) -> None:
+    # Invariant 6: another process on the same database.
+    with opened(stores.folder) as replica:
+        for round_ in range(10):
+            body = await push_image(stores, REPOSITORY, f"layer {round_}".encode(), tag="main")
+            found = await replica.registry.find_manifest(REPOSITORY, Tag("main"))
+            assert found is not None
+            assert found.body == body
+        await replica.registry.delete_tag(REPOSITORY, Tag("main"))
+        assert await stores.registry.find_manifest(REPOSITORY, Tag("main")) is None
+
+
+async def test_two_processes_write_at_once_and_neither_loses(stores: Stores) -> None:
+    body = await push_image(stores, REPOSITORY)
+    with opened(stores.folder) as replica:
+        await asyncio.gather(
+            *(
+                put_manifest(writer, REPOSITORY, body, tag=f"{name}-{number}")
+                for name, writer in (("one", stores), ("two", replica))
+                for number in range(25)
+            )
+        )
+    assert len((await stores.registry.list_tags(REPOSITORY, None, None)).tags) == 50
