@@ -72,8 +72,9 @@ class Builder:
             http_version=HTTPVersion.HTTP2,
             connect_timeout=10,
             # A builder is reached as buildx reaches it, which takes no HTTP proxy for it; an
-            # explicit proxy that serves no host keeps the environment's from being used.
-            proxy=Proxy("http://proxy.invalid", no_proxy="*"),
+            # explicit proxy that serves no host keeps the environment's from being used. The
+            # star stands for names alone (pyqwest 0.12).
+            proxy=Proxy("http://proxy.invalid", no_proxy="0.0.0.0/0,::/0,*"),
             use_system_dns=True,
             dns_overrides=overrides or None,
             follow_redirects=False,
