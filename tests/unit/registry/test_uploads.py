@@ -1,0 +1,579 @@
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from layover.errors import StorageError, StorageFull, StorageUnavailable
+from layover.oci.digest import Digest
+from layover.registry.blobs import BlobService
+from layover.registry.models import (
+    BlobUnknown,
+    DigestMismatch,
+    UploadBusy,
+    UploadOutOfOrder,
+    UploadTruncated,
+    UploadUnknown,
+)
+from layover.registry.uploads import UploadService
+from tests.stores import FOREIGN, REPOSITORY, SIBLING, Stores, opened, pieces
+from tests.unit.identity.clock import Clock
+from tests.unit.registry.faults import Crash, Crashing, Faulty, Steps
+
+pytestmark = pytest.mark.anyio
+
+LIFETIME = timedelta(hours=24)
+NO_PATIENCE = timedelta(0)
+LARGE = bytes(range(256)) * 8192  # 2 MiB: more than a block
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[Stores]:
+    with opened(tmp_path) as stores:
+        yield stores
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    """For tests that make many examples, each in sessions of its own."""
+    with opened(tmp_path_factory.mktemp("shared")) as stores:
+        yield stores
+
+
+def service(
+    stores: Stores,
+    clock: Clock,
+    *,
+    registry: Any = None,
+    blobs: Any = None,
+    patience: timedelta = NO_PATIENCE,
+) -> UploadService:
+    """A process's upload service; two of them share nothing but the stores."""
+    return UploadService(
+        registry or stores.registry, blobs or stores.blobs, clock, LIFETIME, patience
+    )
+
+
+async def content_of(stores: Stores, clock: Clock, digest: Digest) -> bytes:
+    """What a client gets of the blob."""
+    blobs = BlobService(stores.registry, stores.blobs, clock)
+    size = await blobs.size(REPOSITORY, digest)
+    return b"".join([block async for block in blobs.read(digest, 0, size)])
+
+
+async def is_visible(stores: Stores, digest: Digest) -> bool:
+    try:
+        await BlobService(stores.registry, stores.blobs, Clock()).size(REPOSITORY, digest)
+    except BlobUnknown:
+        return False
+    return True
+
+
+async def truncated(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+    raise UploadTruncated
+
+
+async def stored_uploads(stores: Stores) -> set[str]:
+    """The sessions that take space or a row."""
+    return set(await stores.blobs.list_uploads()) | set(
+        await stores.registry.live_uploads(Clock().now)
+    )
+
+
+class NoReadBack:
+    """A blob store from which an upload cannot be read back."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        assert name != "read_back", "the upload was read back"
+        return getattr(self._inner, name)
+
+
+# --- digests ----------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    chunks=st.lists(st.lists(st.binary(max_size=64), max_size=4), max_size=5),
+    final=st.lists(st.binary(max_size=64), max_size=3),
+    algorithm=st.sampled_from(["sha256", "sha512"]),
+)
+async def test_chunk_boundaries_never_change_the_digest(
+    shared: Stores, chunks: list[list[bytes]], final: list[bytes], algorithm: str
+) -> None:
+    # Invariant 1, for every way to cut a blob into requests and a request into packets.
+    clock = Clock()
+    uploads = service(shared, clock)
+    content = b"".join(b"".join(chunk) for chunk in [*chunks, final])
+    digest = Digest.of(content, algorithm)
+    upload = await uploads.start(REPOSITORY)
+    for chunk in chunks:
+        upload = await uploads.append(REPOSITORY, upload.id, pieces(*chunk), upload.size_bytes)
+    await uploads.finish(REPOSITORY, upload.id, digest, pieces(*final), upload.size_bytes)
+    assert await content_of(shared, clock, digest) == content
+
+
+async def test_one_request_that_brings_a_blob_whole_never_reads_it_back(
+    stores: Stores, clock: Clock
+) -> None:
+    uploads = service(stores, clock, blobs=NoReadBack(stores.blobs))
+    for algorithm in ("sha256", "sha512"):
+        digest = Digest.of(LARGE, algorithm)
+        await uploads.push(REPOSITORY, digest, pieces(LARGE[:5], LARGE[5:]))
+        upload = await uploads.start(REPOSITORY)
+        await uploads.finish(REPOSITORY, upload.id, digest, pieces(LARGE), None)
+
+
+async def test_chunks_that_come_to_one_process_are_never_read_back(
+    stores: Stores, clock: Clock
+) -> None:
+    uploads = service(stores, clock, blobs=NoReadBack(stores.blobs))
+    upload = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, upload.id, pieces(LARGE[:1_000_000]), None)
+    with pytest.raises(UploadTruncated):
+        await uploads.append(REPOSITORY, upload.id, truncated(LARGE[1_000_000:1_500_000]), None)
+    await uploads.append(REPOSITORY, upload.id, pieces(LARGE[1_500_000:]), 1_500_000)
+    await uploads.finish(REPOSITORY, upload.id, Digest.of(LARGE), pieces(), None)
+    assert await content_of(stores, clock, Digest.of(LARGE)) == LARGE
+
+
+async def test_a_session_goes_on_in_another_process(stores: Stores, clock: Clock) -> None:
+    upload = await service(stores, clock).start(REPOSITORY)
+    cuts = [LARGE[start : start + 700_000] for start in range(0, len(LARGE), 700_000)]
+    for cut in cuts:
+        upload = await service(stores, clock).append(
+            REPOSITORY, upload.id, pieces(cut), upload.size_bytes
+        )
+    await service(stores, clock).finish(
+        REPOSITORY, upload.id, Digest.of(LARGE), pieces(), upload.size_bytes
+    )
+    assert await content_of(stores, clock, Digest.of(LARGE)) == LARGE
+
+
+async def test_a_session_that_comes_back_from_another_process_has_the_right_digest(
+    stores: Stores, clock: Clock
+) -> None:
+    one, two = service(stores, clock), service(stores, clock)
+    upload = await one.start(REPOSITORY)
+    for uploads, part in ((one, b"first "), (two, b"second "), (one, b"third")):
+        await uploads.append(REPOSITORY, upload.id, pieces(part), None)
+    digest = Digest.of(b"first second third")
+    await one.finish(REPOSITORY, upload.id, digest, pieces(), None)
+    assert await content_of(stores, clock, digest) == b"first second third"
+
+
+async def test_a_session_ends_under_an_algorithm_nobody_expected(
+    stores: Stores, clock: Clock
+) -> None:
+    uploads = service(stores, clock)
+    upload = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, upload.id, pieces(b"first "), None)
+    digest = Digest.of(b"first second", "sha512")
+    await uploads.finish(REPOSITORY, upload.id, digest, pieces(b"second"), None)
+    assert await content_of(stores, clock, digest) == b"first second"
+
+
+async def test_an_empty_blob_is_a_blob(stores: Stores, clock: Clock) -> None:
+    uploads = service(stores, clock)
+    await uploads.push(REPOSITORY, Digest.of(b""), pieces())
+    assert await content_of(stores, clock, Digest.of(b"")) == b""
+
+
+# --- what a client does wrong -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+async def test_a_mismatch_shows_nothing_and_gives_the_space_back(
+    stores: Stores, clock: Clock, algorithm: str
+) -> None:
+    uploads = service(stores, clock)
+    digest = Digest.of(b"something else", algorithm)
+    with pytest.raises(DigestMismatch) as refused:
+        await uploads.push(REPOSITORY, digest, pieces(LARGE))
+    assert refused.value.actual == Digest.of(LARGE, algorithm)
+    upload = await uploads.start(REPOSITORY)
+    with pytest.raises(DigestMismatch):
+        await uploads.finish(REPOSITORY, upload.id, digest, pieces(LARGE), None)
+    with pytest.raises(UploadUnknown):
+        await uploads.find(REPOSITORY, upload.id)
+    assert not await is_visible(stores, digest)
+    assert await stored_uploads(stores) == set()
+
+
+async def test_a_truncated_chunk_keeps_what_came_and_goes_on_from_there(
+    stores: Stores, clock: Clock
+) -> None:
+    uploads = service(stores, clock)
+    upload = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, upload.id, pieces(b"whole "), None)
+    with pytest.raises(UploadTruncated):
+        await uploads.append(REPOSITORY, upload.id, truncated(b"par", b"t"), 6)
+    # As another process sees it, and as the client asks for it.
+    found = await service(stores, clock).find(REPOSITORY, upload.id)
+    assert found.size_bytes == 10
+    digest = Digest.of(b"whole part rest")
+    await uploads.finish(REPOSITORY, upload.id, digest, pieces(b" rest"), 10)
+    assert await content_of(stores, clock, digest) == b"whole part rest"
+
+
+async def test_a_truncated_last_request_is_not_taken_for_the_whole(
+    stores: Stores, clock: Clock
+) -> None:
+    uploads = service(stores, clock)
+    upload = await uploads.start(REPOSITORY)
+    # What came has the very digest: the client announced more, and may have been wrong.
+    with pytest.raises(UploadTruncated):
+        await uploads.finish(REPOSITORY, upload.id, Digest.of(b"part"), truncated(b"part"), None)
+    assert not await is_visible(stores, Digest.of(b"part"))
+    await uploads.finish(REPOSITORY, upload.id, Digest.of(b"part"), pieces(), 4)
+    assert await is_visible(stores, Digest.of(b"part"))
+
+
+async def test_a_truncated_single_request_leaves_nothing(stores: Stores, clock: Clock) -> None:
+    uploads = service(stores, clock)
+    with pytest.raises(UploadTruncated):
+        await uploads.push(REPOSITORY, Digest.of(LARGE), truncated(LARGE[:700_000]))
+    assert await stored_uploads(stores) == set()
+    assert not await is_visible(stores, Digest.of(LARGE))
+
+
+@pytest.mark.parametrize("start", [0, 4, 6, 2**62])
+async def test_a_chunk_out_of_order_is_refused_and_changes_nothing(
+    stores: Stores, clock: Clock, start: int
+) -> None:
+    uploads = service(stores, clock)
+    upload = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, upload.id, pieces(b"first"), 0)
+    with pytest.raises(UploadOutOfOrder) as refused:
+        await uploads.append(REPOSITORY, upload.id, pieces(b"other"), start)
+    assert refused.value.size_bytes == 5
+    with pytest.raises(UploadOutOfOrder):
+        await uploads.finish(REPOSITORY, upload.id, Digest.of(b"other"), pieces(), start)
+    await uploads.finish(REPOSITORY, upload.id, Digest.of(b"first"), pieces(), 5)
+
+
+async def test_a_session_is_unknown_in_every_other_repository(stores: Stores, clock: Clock) -> None:
+    uploads = service(stores, clock)
+    upload = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, upload.id, pieces(b"content"), None)
+    for repository in (SIBLING, FOREIGN):
+        with pytest.raises(UploadUnknown):
+            await uploads.find(repository, upload.id)
+        with pytest.raises(UploadUnknown):
+            await uploads.append(repository, upload.id, pieces(b"more"), None)
+        with pytest.raises(UploadUnknown):
+            await uploads.finish(repository, upload.id, Digest.of(b"content"), pieces(), None)
+        with pytest.raises(UploadUnknown):
+            await uploads.cancel(repository, upload.id)
+    assert (await uploads.find(REPOSITORY, upload.id)).size_bytes == 7
+
+
+async def test_sessions_that_never_were_are_unknown(stores: Stores, clock: Clock) -> None:
+    uploads = service(stores, clock)
+    for upload_id in ("unknown", "", "../layover.db", "x" * 10_000):
+        with pytest.raises(UploadUnknown) as refused:
+            await uploads.append(REPOSITORY, upload_id, pieces(b"content"), None)
+        assert len(str(refused.value)) < 200
+    assert await stored_uploads(stores) == set()
+
+
+async def test_a_canceled_session_gives_its_space_back(stores: Stores, clock: Clock) -> None:
+    uploads = service(stores, clock)
+    upload = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, upload.id, pieces(LARGE), None)
+    await uploads.cancel(REPOSITORY, upload.id)
+    assert await stored_uploads(stores) == set()
+    with pytest.raises(UploadUnknown):
+        await uploads.cancel(REPOSITORY, upload.id)
+
+
+# --- at the same time -------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def being_written(
+    uploads: UploadService, upload_id: str
+) -> AsyncIterator[tuple["asyncio.Task[Any]", asyncio.Event]]:
+    """A request that has begun to write to the session, and waits for its event to end."""
+    begun, ends = asyncio.Event(), asyncio.Event()
+
+    async def waits() -> AsyncIterator[bytes]:
+        begun.set()
+        yield b"first"
+        await ends.wait()
+
+    task = asyncio.create_task(uploads.append(REPOSITORY, upload_id, waits(), None))
+    await begun.wait()
+    try:
+        yield task, ends
+    finally:
+        task.cancel()
+
+
+async def test_a_second_request_to_a_session_is_told_that_it_is_busy(
+    stores: Stores, clock: Clock
+) -> None:
+    uploads = service(stores, clock)
+    upload = await uploads.start(REPOSITORY)
+    async with being_written(uploads, upload.id) as (task, ends):
+        with pytest.raises(UploadBusy):
+            await uploads.append(REPOSITORY, upload.id, pieces(b"other"), None)
+        with pytest.raises(UploadBusy):
+            await uploads.finish(REPOSITORY, upload.id, Digest.of(b"other"), pieces(), None)
+        with pytest.raises(UploadBusy):
+            await uploads.cancel(REPOSITORY, upload.id)
+        ends.set()
+        assert (await task).size_bytes == 5
+    await uploads.finish(REPOSITORY, upload.id, Digest.of(b"first"), pieces(), None)
+
+
+async def test_another_projects_busy_session_is_unknown_all_the_same(
+    stores: Stores, clock: Clock
+) -> None:
+    uploads = service(stores, clock)
+    upload = await uploads.start(REPOSITORY)
+    async with being_written(uploads, upload.id):
+        with pytest.raises(UploadUnknown):
+            await uploads.append(FOREIGN, upload.id, pieces(b"other"), None)
+        with pytest.raises(UploadUnknown):
+            await uploads.cancel(FOREIGN, upload.id)
+
+
+async def test_a_second_request_waits_for_the_first_one_to_end(
+    stores: Stores, clock: Clock
+) -> None:
+    uploads = service(stores, clock, patience=timedelta(minutes=1))
+    upload = await uploads.start(REPOSITORY)
+    async with being_written(uploads, upload.id) as (task, ends):
+        second = asyncio.create_task(
+            uploads.append(REPOSITORY, upload.id, pieces(b" second"), None)
+        )
+        await asyncio.sleep(0)
+        ends.set()
+        assert (await task).size_bytes == 5
+        assert (await second).size_bytes == 12
+
+
+async def test_a_canceled_request_frees_the_session_where_it_was_acknowledged(
+    stores: Stores, clock: Clock
+) -> None:
+    uploads = service(stores, clock)
+    upload = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, upload.id, pieces(b"acknowledged"), None)
+    async with being_written(uploads, upload.id) as (task, _):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    digest = Digest.of(b"acknowledged and more")
+    await uploads.finish(REPOSITORY, upload.id, digest, pieces(b" and more"), 12)
+    assert await content_of(stores, clock, digest) == b"acknowledged and more"
+
+
+async def test_pushes_of_the_same_blob_at_once_all_succeed(stores: Stores, clock: Clock) -> None:
+    uploads = service(stores, clock)
+    digest = Digest.of(LARGE)
+    await asyncio.gather(
+        *(
+            uploads.push(repository, digest, pieces(LARGE[:9], LARGE[9:]))
+            for repository in (REPOSITORY, SIBLING, REPOSITORY, FOREIGN)
+        )
+    )
+    assert await content_of(stores, clock, digest) == LARGE
+    assert await stored_uploads(stores) == set()
+
+
+# --- expiry -----------------------------------------------------------------------------------
+
+
+async def test_a_session_ends_its_lifetime_after_its_last_request(
+    stores: Stores, clock: Clock
+) -> None:
+    uploads = service(stores, clock)
+    upload = await uploads.start(REPOSITORY)
+    clock.advance(LIFETIME - timedelta(seconds=1))
+    await uploads.append(REPOSITORY, upload.id, pieces(b"content"), None)
+    clock.advance(LIFETIME - timedelta(seconds=1))
+    assert await uploads.find(REPOSITORY, upload.id)
+    clock.advance(timedelta(seconds=1))
+    with pytest.raises(UploadUnknown):
+        await uploads.finish(REPOSITORY, upload.id, Digest.of(b"content"), pieces(), None)
+
+
+async def test_cleaning_up_removes_exactly_what_no_live_session_needs(
+    stores: Stores, clock: Clock
+) -> None:
+    uploads = service(stores, clock)
+    old = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, old.id, pieces(LARGE), None)
+    clock.advance(LIFETIME)
+    live = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, live.id, pieces(b"live"), None)
+    fresh = await uploads.start(REPOSITORY)
+    # What a process left that died before its session had a row, or after it lost it.
+    await stores.blobs.append("stray", 0, pieces(b"stray"), [])
+    await uploads.push(REPOSITORY, Digest.of(b"blob"), pieces(b"blob"))
+    assert await uploads.clean_up() == 2
+    assert await stores.blobs.list_uploads() == {live.id}
+    assert await stores.registry.live_uploads(Clock().now) == {live.id, fresh.id}
+    assert uploads._hashes.keys() == {live.id}
+    assert await content_of(stores, clock, Digest.of(b"blob")) == b"blob"
+    await uploads.finish(REPOSITORY, live.id, Digest.of(b"live"), pieces(), None)
+    assert await uploads.clean_up() == 0
+
+
+async def test_a_session_is_kept_while_a_request_writes_to_it(stores: Stores, clock: Clock) -> None:
+    uploads = service(stores, clock)
+    upload = await uploads.start(REPOSITORY)
+    async with being_written(uploads, upload.id) as (task, ends):
+        # A layer that takes longer than a session may be idle.
+        clock.advance(2 * LIFETIME)
+        assert await uploads.clean_up() == 0
+        assert await service(stores, clock).clean_up() == 0
+        ends.set()
+        await task
+    await uploads.finish(REPOSITORY, upload.id, Digest.of(b"first"), pieces(), 5)
+
+
+async def test_nothing_of_a_session_stays_in_memory_once_it_is_over(
+    stores: Stores, clock: Clock
+) -> None:
+    uploads = service(stores, clock)
+    await uploads.push(REPOSITORY, Digest.of(b"one"), pieces(b"one"))
+    for error in (DigestMismatch, UploadTruncated):
+        with pytest.raises(error):
+            await uploads.push(
+                REPOSITORY,
+                Digest.of(b"other"),
+                truncated(b"two") if error is UploadTruncated else pieces(b"two"),
+            )
+    upload = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, upload.id, pieces(b"three"), None)
+    await uploads.cancel(REPOSITORY, upload.id)
+    assert not uploads._hashes
+    assert not list(uploads._locks.items())
+
+
+# --- failing media ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [StorageFull, StorageUnavailable])
+@pytest.mark.parametrize("method", ["append", "publish", "link_upload"])
+async def test_a_push_that_the_medium_fails_leaves_nothing_of_its_session(
+    stores: Stores, clock: Clock, method: str, error: type[StorageError]
+) -> None:
+    await service(stores, clock).push(REPOSITORY, Digest.of(b"before"), pieces(b"before"))
+    faulty = service(
+        stores,
+        clock,
+        registry=Faulty(stores.registry, method, error),
+        blobs=Faulty(stores.blobs, method, error),
+    )
+    digest = Digest.of(LARGE)
+    with pytest.raises(error):
+        await faulty.push(REPOSITORY, digest, pieces(LARGE))
+    upload = await faulty.start(REPOSITORY)
+    with pytest.raises(error):
+        await faulty.finish(REPOSITORY, upload.id, digest, pieces(LARGE), None)
+    assert await stored_uploads(stores) == set()
+    assert not await is_visible(stores, digest)
+    # What was there is readable, and the same push works when the medium does.
+    assert await content_of(stores, clock, Digest.of(b"before")) == b"before"
+    await service(stores, clock).push(REPOSITORY, digest, pieces(LARGE))
+    assert await content_of(stores, clock, digest) == LARGE
+
+
+async def test_a_chunk_that_the_medium_fails_ends_its_session(stores: Stores, clock: Clock) -> None:
+    uploads = service(stores, clock)
+    upload = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, upload.id, pieces(LARGE), None)
+    faulty = service(stores, clock, blobs=Faulty(stores.blobs, "append", StorageFull))
+    with pytest.raises(StorageFull):
+        await faulty.append(REPOSITORY, upload.id, pieces(b"more"), None)
+    assert await stored_uploads(stores) == set()
+
+
+# --- crashes ----------------------------------------------------------------------------------
+
+
+async def push_in_chunks(uploads: UploadService, content: bytes) -> None:
+    upload = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, upload.id, pieces(content[:1_000_000]), None)
+    with suppress(UploadTruncated):
+        await uploads.append(REPOSITORY, upload.id, truncated(content[1_000_000:1_200_000]), None)
+    await uploads.finish(
+        REPOSITORY, upload.id, Digest.of(content), pieces(content[1_200_000:]), 1_200_000
+    )
+
+
+async def push_whole(uploads: UploadService, content: bytes) -> None:
+    await uploads.push(REPOSITORY, Digest.of(content), pieces(content))
+
+
+async def push_wrong(uploads: UploadService, content: bytes) -> None:
+    with suppress(DigestMismatch):
+        await uploads.push(REPOSITORY, Digest.of(content), pieces(content[1:]))
+
+
+@pytest.mark.parametrize("push", [push_in_chunks, push_whole, push_wrong])
+async def test_a_crash_between_any_two_steps_shows_nothing_or_all_of_a_blob(
+    tmp_path: Path, clock: Clock, push: Any
+) -> None:
+    # Invariant 1. Each half-step is a process of its own, on what the one before left.
+    digest = Digest.of(LARGE)
+    for crash_at in range(100):
+        folder = tmp_path / str(crash_at)
+        folder.mkdir()
+        steps = Steps(crash_at)
+        with opened(folder) as stores:
+            dying = service(
+                stores,
+                clock,
+                registry=Crashing(stores.registry, steps),
+                blobs=Crashing(stores.blobs, steps),
+            )
+            with suppress(Crash):
+                await push(dying, LARGE)
+        with opened(folder) as stores:
+            if await is_visible(stores, digest):
+                assert await content_of(stores, clock, digest) == LARGE
+            # Whatever was left ends by itself, and the same push succeeds.
+            later = Clock(clock.now + LIFETIME)
+            uploads = service(stores, later)
+            await uploads.clean_up()
+            assert await stored_uploads(stores) == set()
+            await uploads.push(REPOSITORY, digest, pieces(LARGE))
+            assert await content_of(stores, later, digest) == LARGE
+        if not steps.has_crashed:
+            break
+    assert crash_at >= 6
+    assert not steps.has_crashed
+
+
+async def test_bytes_that_are_not_those_of_the_digest_are_never_visible(
+    stores: Stores, clock: Clock
+) -> None:
+    # Invariant 1, against bytes that were lost on the disk between two requests.
+    uploads = service(stores, clock)
+    upload = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, upload.id, pieces(b"content"), None)
+    path = stores.folder / "blobs" / "uploads" / upload.id
+    path.write_bytes(b"c0ntent")
+    digest = Digest("sha256", hashlib.sha256(b"content").hexdigest())
+    with pytest.raises(DigestMismatch):
+        await service(stores, clock).finish(REPOSITORY, upload.id, digest, pieces(), None)
+    assert not await is_visible(stores, digest)
