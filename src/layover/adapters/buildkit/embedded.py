@@ -48,6 +48,8 @@ _MAX_DELAY_SECONDS = 30.0
 # A daemon that lived this long failed for a new reason: the delays begin anew.
 _STEADY_SECONDS = 60.0
 _OUTPUT_TIMEOUT_SECONDS = 2.0
+_START_PATIENCE_SECONDS = 3.0
+_START_POLL_SECONDS = 0.05
 
 _GET_BUILDKIT = (
     "install BuildKit, for example with `scripts/install-engines` of Layover's source tree or from"
@@ -101,6 +103,7 @@ class EmbeddedBuilder:
         self._name = name
         self._authority: Authority | None = None
         self._trouble: BuilderUnhealthy | None = BuilderUnhealthy("it is starting")
+        self._is_starting = True
 
     @property
     def name(self) -> str:
@@ -115,6 +118,21 @@ class EmbeddedBuilder:
         return SERVER_NAME
 
     async def check(self) -> Platforms:
+        # A daemon listens a fraction of a second after its start: waiting here spares the first
+        # build a round of polling, and the log a complaint at each start.
+        deadline = asyncio.get_running_loop().time() + _START_PATIENCE_SECONDS
+        while True:
+            try:
+                platforms = await self._check_once()
+            except BuilderUnhealthy:
+                if not self._is_starting or asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(_START_POLL_SECONDS)
+            else:
+                self._is_starting = False
+                return platforms
+
+    async def _check_once(self) -> Platforms:
         if self._trouble is not None:
             raise BuilderUnhealthy(self._trouble.reason, self._trouble.can_recover)
         credentials = await self.credentials("layover")
@@ -142,6 +160,7 @@ class EmbeddedBuilder:
                 if self._trouble is None or self._trouble.reason != error.reason:
                     _log.error("buildkitd_unavailable", reason=error.reason)
                 self._trouble = error
+                self._is_starting = False
             if asyncio.get_running_loop().time() - began > _STEADY_SECONDS:
                 delay = _FIRST_DELAY_SECONDS
             await asyncio.sleep(delay)
@@ -168,6 +187,7 @@ class EmbeddedBuilder:
         reading = asyncio.create_task(output.read())
         _log.info("buildkitd_started", pid=process.pid, address=self.address)
         self._trouble = None
+        self._is_starting = True
         identity = ProcessIdentity.of(process.pid)
         try:
             status = await process.wait()
