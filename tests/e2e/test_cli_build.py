@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pexpect  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
 from tests.e2e.conftest import ServerFactory
@@ -281,7 +282,7 @@ def wait_for(condition: Any, timeout: float = 20) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_build_is_canceled_on_the_builder_and_on_the_server(
     server: LayoverServer, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -348,11 +349,44 @@ def test_steps_and_log_are_kept_as_they_were_told(server: LayoverServer, tmp_pat
     assert "exit code: 3" in server.cli("builds", "show", build["id"]).stdout
 
 
-def test_a_tag_is_needed_to_push(server: LayoverServer, tmp_path: Path) -> None:
+def test_a_push_without_a_name_is_refused_before_a_build_begins(
+    server: LayoverServer, tmp_path: Path, bake: Path
+) -> None:
+    newest = newest_build(server)["id"]
     context = busybox_context(tmp_path / "context", "nameless")
-    done = server.cli("build", "--save", "--push", str(context), check=False)
-    assert done.returncode == 2
-    assert "-t NAME:TAG" in done.stderr
+    for arguments, folder in ((["build", "."], context), (["bake", "tool-one"], bake)):
+        done = server.cli(*arguments, "--save", "--push", cwd=folder, check=False)
+        assert done.returncode == 2
+        assert "name" in done.stderr
+    assert newest_build(server)["id"] == newest
+
+
+def test_control_c_on_a_terminal_cancels_once_and_leaves_the_terminal_usable(
+    server: LayoverServer, tmp_path: Path
+) -> None:
+    context = busybox_context(tmp_path / "context", "on a terminal")
+    slow(context, 7200)
+    # A shell of its own, in the foreground of its terminal, as a user has it.
+    shell = pexpect.spawn(
+        "/bin/sh",
+        ["-i"],
+        env={**server.cli_env(), "PS1": "ready> ", "TERM": "xterm"},
+        encoding="utf-8",
+        dimensions=(40, 120),
+        timeout=30,
+    )
+    shell.expect("ready> ")
+    shell.sendline(f"{LAYOVER} build --save {context}; echo ended=$?")
+    wait_for(lambda: sleepers(7200) == 1)
+    shell.sendintr()
+    shell.expect("was canceled")
+    shell.expect("ended=130")
+    shell.expect("ready> ")
+    shell.sendline("echo still=here")
+    shell.expect("still=here")
+    shell.close(force=True)
+    assert newest_build(server)["status"] == "canceled"
+    wait_for(lambda: sleepers(7200) == 0)
 
 
 BAKE = """

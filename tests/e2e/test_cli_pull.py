@@ -15,7 +15,7 @@ from tests.e2e.certificates import Certificates
 from tests.e2e.conftest import ServerFactory
 from tests.e2e.engines import DockerEngine
 from tests.e2e.images import busybox_context
-from tests.e2e.processes import environment, run
+from tests.e2e.processes import environment, find, run
 from tests.e2e.server import LAYOVER, LayoverServer, SavedBuild
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -78,6 +78,24 @@ def test_a_build_is_pulled_by_its_full_reference_and_by_its_project_and_tag(
     server.cli("pull", by_digest, "-t", "by:digest", env=env)
     assert docker("run", "--rm", "by:digest").stdout == "to be pulled\n"
     docker("image", "rm", "by:digest")
+
+
+def test_docker_is_found_by_its_context(
+    server: LayoverServer, docker: DockerEngine, build: SavedBuild, tmp_path: Path
+) -> None:
+    env = environment(tmp_path, DOCKER_CONFIG=str(tmp_path / "docker"))
+    create = ("context", "create", "elsewhere", "--docker", f"host={docker.host}")
+    run([find("docker"), *create], env=env)
+    in_use = {"DOCKER_CONFIG": env["DOCKER_CONFIG"]}
+    named = {**in_use, "DOCKER_CONTEXT": "elsewhere"}
+    assert server.cli("pull", build.id, "-t", "by:context", env=named).stdout == "by:context\n"
+    run([find("docker"), "context", "use", "elsewhere"], env=env)
+    assert server.cli("pull", build.id, "-t", "by:context", env=in_use).stdout == "by:context\n"
+    docker("image", "rm", "by:context")
+    unknown = {**in_use, "DOCKER_CONTEXT": "nowhere"}
+    missing = server.cli("pull", build.id, "-t", "by:context", env=unknown, check=False)
+    assert missing.returncode == 1
+    assert "nowhere" in missing.stderr
 
 
 def test_the_token_goes_to_no_other_registry(server: LayoverServer, docker: DockerEngine) -> None:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 
@@ -119,16 +119,14 @@ def command(ctx: click.Context, arguments: tuple[str, ...]) -> int:
     stdin = spool_stdin() if line.reads_stdin else None
     definition = None if line.is_remote else run(_resolve(buildx, line, env, stdin))
     targets = definition.requested if definition else []
+    if definition and line.own.save:
+        _saved(definition, session.TRIAL)
 
     def buildx_arguments(workspace: Workspace, saved: session.Saved | None) -> list[str]:
         if saved is None or definition is None:
             return line.whole
         path = workspace.path("bake.json")
-        content = definition.saved(
-            saved.tags,
-            insecure_registry=saved.insecure_registry,
-            several_builders=saved.several_builders,
-        )
+        content = _saved(definition, saved)
         path.write_text(json.dumps(content), encoding="utf-8")
         return ["--file", str(path), *line.stripped]
 
@@ -147,6 +145,14 @@ def command(ctx: click.Context, arguments: tuple[str, ...]) -> int:
         settled_variables=_FILE_VARIABLES,
     )
     return run(session.build(server, env, buildx, plan))
+
+
+def _saved(definition: Definition, saved: session.Saved) -> dict[str, Any]:
+    return definition.saved(
+        saved.tags,
+        insecure_registry=saved.insecure_registry,
+        several_builders=saved.several_builders,
+    )
 
 
 async def _resolve(

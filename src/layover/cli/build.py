@@ -88,8 +88,8 @@ class BuildLine:
             save_tags=self.own.save_tags,
         )
 
-    def buildx_arguments(self, _: Workspace, saved: session.Saved | None) -> list[str]:
-        """What buildx is to do."""
+    def buildx_arguments(self, _: Workspace | None, saved: session.Saved | None) -> list[str]:
+        """What buildx is to do. Raises WrongUsage where saving and the outputs are at odds."""
         if saved is None:
             return self.whole
         outputs = with_saved(
@@ -118,6 +118,7 @@ def command(ctx: click.Context, arguments: tuple[str, ...]) -> int:
     """
     show_help(ctx, arguments, BUILD_SWITCHES)
     line = BuildLine.parse(list(arguments))
+    line.buildx_arguments(None, session.TRIAL if line.own.save else None)
     env = environment()
     buildx = find_buildx(env)
     server, project_id = line.own.find(existing_folder(line.context))

@@ -11,12 +11,11 @@ from typing import Any
 
 import docker
 import requests
-from docker.context import ContextAPI
-from docker.context.config import get_current_context_name
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 
+from layover.client.docker_context import Endpoint, find_endpoint
 from layover.client.errors import ClientError
 from layover.client.references import Image
 
@@ -135,31 +134,27 @@ def _dial(env: Mapping[str, str]) -> docker.APIClient:
             use_ssh_client=settings["base_url"].startswith("ssh://"),
             **settings,
         )
-    host, tls = _context(env)
+    endpoint = find_endpoint(env)
     return docker.APIClient(
-        base_url=host,
+        base_url=endpoint.host or None,
         version=version,
         timeout=_TIMEOUT_SECONDS,
-        tls=tls or False,
-        use_ssh_client=bool(host and host.startswith("ssh://")),
+        tls=_tls(endpoint),
+        use_ssh_client=endpoint.host.startswith("ssh://"),
     )
+
+
+def _tls(endpoint: Endpoint) -> TLSConfig | bool:
+    if not endpoint.uses_tls:
+        return False
+    pair = (str(endpoint.cert), str(endpoint.key)) if endpoint.cert and endpoint.key else None
+    ca = str(endpoint.ca) if endpoint.ca else None
+    return TLSConfig(client_cert=pair, ca_cert=ca, verify=not endpoint.skips_tls_verification)
 
 
 def _address(env: Mapping[str, str]) -> str:
     """What the engine's address is, as far as it was said."""
-    name = env.get("DOCKER_CONTEXT") or get_current_context_name()
-    return env.get("DOCKER_HOST") or (f"the context {name}" if name != "default" else "")
-
-
-def _context(env: Mapping[str, str]) -> tuple[str | None, TLSConfig | None]:
-    """The endpoint of the context in use; none for the usual socket."""
-    name = env.get("DOCKER_CONTEXT") or get_current_context_name()
-    if not name or name == "default":
-        return None, None
-    context = ContextAPI.get_context(name)
-    if context is None:
-        raise DockerException(f"there is no Docker context {name!r}")
-    return context.Host, context.TLSConfig
+    return env.get("DOCKER_HOST") or find_endpoint(env).host
 
 
 def _progress(event: Mapping[str, Any]) -> LayerProgress:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from layover.cli.errors import BuildxMissing
+from layover.client.docker_context import docker_folder
 
 # docker/cli looks for its plugins here, in this order, after the user's own.
 _PLUGIN_FOLDERS = (
@@ -17,13 +18,6 @@ _PLUGIN_FOLDERS = (
     "/opt/homebrew/lib/docker/cli-plugins",
     "/Applications/Docker.app/Contents/Resources/cli-plugins",
 )
-
-
-def docker_folder(env: Mapping[str, str]) -> Path:
-    """Where the user's Docker configuration is, whether it exists or not."""
-    if named := env.get("DOCKER_CONFIG"):
-        return Path(named)
-    return Path(env.get("HOME") or Path.home()) / ".docker"
 
 
 def find_buildx(env: Mapping[str, str], folders: tuple[str, ...] = _PLUGIN_FOLDERS) -> Path:

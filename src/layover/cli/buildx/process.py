@@ -20,16 +20,20 @@ from layover.cli.errors import BuildxFailed
 _TAIL_BYTES = 16 * 1024
 _PIECE_BYTES = 64 * 1024
 
+# A closed terminal ends a build as Ctrl-C does: secrets in the temporary folder go with it.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 # One signal asks, a second kills buildx; more than these end the recording of it too.
 _PATIENCE = 2
 
 
 class Interruption:
-    """Ctrl-C and SIGTERM while a build runs. Use it as a context manager, in the event loop.
+    """Ctrl-C, SIGTERM and a closed terminal while a build runs.
 
-    The first is passed on to buildx, which cancels the build on the builder; with no buildx
-    running it cancels the task that entered. The second kills buildx. A terminal sends Ctrl-C
-    to buildx as well; buildx takes two for one wish, and only a third for impatience.
+    Use it as a context manager, in the event loop. The first signal is passed on to buildx,
+    which cancels the build on the builder; with no buildx running it cancels the task that
+    entered. The second kills buildx. A terminal sends Ctrl-C to buildx as well; buildx takes
+    two for one wish, and only a third for impatience.
     """
 
     def __init__(self) -> None:
@@ -40,7 +44,7 @@ class Interruption:
     def __enter__(self) -> Self:
         self._task = asyncio.current_task()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             loop.add_signal_handler(number, self.request)
         return self
 
@@ -51,7 +55,7 @@ class Interruption:
         traceback: TracebackType | None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             loop.remove_signal_handler(number)
 
     @property

@@ -45,6 +45,10 @@ class Saved:
     several_builders: bool
 
 
+# What a command line is tried with before anything is begun: wrong usage starts no build.
+TRIAL = Saved(("registry.invalid/project:build",), insecure_registry=False, several_builders=False)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a command line asks for, in the terms of a build's life."""

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from layover.cli.buildx.locate import docker_folder
 from layover.client.buildkit import BuilderAddress
+from layover.client.docker_context import docker_folder
 from layover.client.errors import ClientError
 from layover.client.login_file import config_folder, replace_file
 
