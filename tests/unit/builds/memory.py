@@ -1,5 +1,6 @@
 """The ports of builds/ in memory; tests/contract holds them to what the real adapters do."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -35,12 +36,6 @@ class Clock:
 
 
 @dataclass
-class _Lease:
-    builder: str
-    is_released: bool = False
-
-
-@dataclass
 class _Reports:
     steps: dict[str, Step] = field(default_factory=dict)
     log: list[LogEntry] = field(default_factory=list)
@@ -54,7 +49,7 @@ class MemoryBuildStore:
     def __init__(self) -> None:
         self._builds: dict[str, Build] = {}
         self._reports: dict[str, _Reports] = {}
-        self._leases: dict[tuple[str, str], _Lease] = {}
+        self._leases: dict[tuple[str, str], str] = {}
         self._affinities: dict[tuple[str, str], str] = {}
 
     async def add(self, build: Build) -> None:
@@ -79,9 +74,7 @@ class MemoryBuildStore:
         if build is None or build.status.has_ended:
             return False
         self._builds[build_id] = replace(build, status=status, error=error, finished_at=now)
-        for (of_build, _), lease in self._leases.items():
-            if of_build == build_id:
-                lease.is_released = True
+        self._release(build_id)
         return True
 
     async def end_vanished(self, seen_before: datetime, error: str, now: datetime) -> list[str]:
@@ -95,8 +88,7 @@ class MemoryBuildStore:
     async def delete(self, build_id: str) -> None:
         self._builds.pop(build_id, None)
         self._reports.pop(build_id, None)
-        for key in [key for key in self._leases if key[0] == build_id]:
-            del self._leases[key]
+        self._release(build_id)
 
     async def list_page(self, project_id: str, after: PageKey | None, limit: int) -> list[Build]:
         found = sorted(
@@ -155,21 +147,24 @@ class MemoryBuildStore:
             return None
         own = self._leases.pop((build.id, platform), None)
         state = LeaseState(
-            current=own.builder if own else None,
+            current=own,
             last_used=self._affinities.get((build.project_id, platform)),
             loads=await self.count_leases(),
         )
         chosen = choose(state)
-        self._leases[build.id, platform] = _Lease(chosen)
+        self._leases[build.id, platform] = chosen
         self._affinities[build.project_id, platform] = chosen
         return chosen
 
     async def count_leases(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for lease in self._leases.values():
-            if not lease.is_released:
-                counts[lease.builder] = counts.get(lease.builder, 0) + 1
-        return counts
+        return dict(Counter(self._leases.values()))
+
+    def _release(self, build_id: str) -> None:
+        self._leases = {
+            (of_build, platform): builder
+            for (of_build, platform), builder in self._leases.items()
+            if of_build != build_id
+        }
 
 
 class MemoryImages:

@@ -16,14 +16,16 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    or_,
+    literal,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.schema import (
+    Timestamp,
     build_dockerfiles,
     build_logs,
     build_steps,
@@ -124,12 +126,9 @@ class SqlBuildStore:
     async def list_page(self, project_id: str, after: PageKey | None, limit: int) -> list[Build]:
         query = select(builds).where(builds.c.project_id == project_id)
         if after is not None:
-            query = query.where(
-                or_(
-                    builds.c.created_at < after.created_at,
-                    and_(builds.c.created_at == after.created_at, builds.c.id < after.build_id),
-                )
-            )
+            # Compared as a row, which the index of a project's builds answers at any depth.
+            place = tuple_(literal(after.created_at, Timestamp), literal(after.build_id))
+            query = query.where(tuple_(builds.c.created_at, builds.c.id) < place)
         query = query.order_by(builds.c.created_at.desc(), builds.c.id.desc()).limit(limit)
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [_build(row) for row in rows]
@@ -264,11 +263,7 @@ def _end(
     )
     ended = list(connection.scalars(statement))
     for batch in _batches(ended):
-        connection.execute(
-            update(builder_leases)
-            .where(builder_leases.c.build_id.in_(batch), builder_leases.c.released_at.is_(None))
-            .values(released_at=now)
-        )
+        connection.execute(delete(builder_leases).where(builder_leases.c.build_id.in_(batch)))
     return ended
 
 
@@ -332,18 +327,14 @@ def _lease_state(connection: Connection, build: Build, platform: str) -> LeaseSt
 
 
 def _count_leases(connection: Connection) -> dict[str, int]:
-    query = (
-        select(builder_leases.c.builder, func.count())
-        .where(builder_leases.c.released_at.is_(None))
-        .group_by(builder_leases.c.builder)
-    )
+    query = select(builder_leases.c.builder, func.count()).group_by(builder_leases.c.builder)
     return {builder: count for builder, count in connection.execute(query)}  # noqa: C416  # rows
 
 
 def _put_lease(
     connection: Connection, build_id: str, platform: str, builder: str, now: datetime
 ) -> None:
-    values = {"builder": builder, "acquired_at": now, "released_at": None}
+    values = {"builder": builder, "acquired_at": now}
     updated = connection.execute(
         update(builder_leases)
         .where(builder_leases.c.build_id == build_id, builder_leases.c.platform == platform)

@@ -246,7 +246,8 @@ build_dockerfiles = Table(
     Column("contents", Text, nullable=False),
 )
 
-# Which builder works for which build: its load, and where a project's cache is warm.
+# Which builder works for which live build: its load. A lease ends with its build, so that the
+# table has a row a build that runs, however many there were.
 builder_leases = Table(
     "builder_leases",
     metadata,
@@ -254,9 +255,9 @@ builder_leases = Table(
     Column("platform", Text, primary_key=True),
     Column("builder", Text, nullable=False, index=True),
     Column("acquired_at", Timestamp, nullable=False),
-    Column("released_at", Timestamp),
 )
 
+# Which builder a project's cache is warm on.
 builder_affinities = Table(
     "builder_affinities",
     metadata,

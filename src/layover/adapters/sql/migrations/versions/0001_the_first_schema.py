@@ -174,7 +174,6 @@ def upgrade() -> None:
         sa.Column("platform", sa.Text(), nullable=False),
         sa.Column("builder", sa.Text(), nullable=False),
         sa.Column("acquired_at", sa.BigInteger(), nullable=False),
-        sa.Column("released_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
             ["build_id"], ["builds.id"], name="fk_builder_leases_build_id", ondelete="CASCADE"
         ),
