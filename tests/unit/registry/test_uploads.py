@@ -38,12 +38,6 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Stores]:
-    with opened(tmp_path) as stores:
-        yield stores
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
     """For tests that make many examples, each in sessions of its own."""
