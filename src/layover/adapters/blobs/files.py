@@ -12,7 +12,7 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -47,7 +47,8 @@ class FileBlobStore:
         self._root = root
         self._uploads = root / "uploads"
         try:
-            self._uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._uploads.mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
             raise _storage_error(error) from error
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
@@ -64,7 +65,7 @@ class FileBlobStore:
         return await self._run(lambda: _size(self._path(digest)))
 
     async def read(self, digest: Digest, start: int, stop: int) -> AsyncGenerator[bytes]:
-        file = await self._run(lambda: os.open(self._path(digest), os.O_RDONLY))
+        file = await self._open(lambda: os.open(self._path(digest), os.O_RDONLY))
         try:
             while start < stop:
                 length = min(_BLOCK_BYTES, stop - start)
@@ -83,7 +84,7 @@ class FileBlobStore:
     async def append(
         self, upload_id: str, offset: int, chunks: AsyncIterator[bytes], hashes: Sequence[Hash]
     ) -> int:
-        file = await self._run(lambda: _open_at(self._uploads / upload_id, offset))
+        file = await self._open(lambda: _open_at(self._uploads / upload_id, offset))
         under_way: set[asyncio.Future[None]] = set()
         try:
             async for block in _blocks(chunks):
@@ -117,6 +118,17 @@ class FileBlobStore:
 
     def _path(self, digest: Digest) -> Path:
         return self._root / digest.algorithm / digest.hex[:2] / digest.hex
+
+    async def _open(self, call: Callable[[], int]) -> int:
+        """Open a file in a thread; when nobody waits for it any more it is closed again."""
+        opening = self._executor.submit(call)
+        try:
+            return await asyncio.wrap_future(opening)
+        except OSError as error:
+            raise _storage_error(error) from error
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_opened)
+            raise
 
     def _close(self, file: int) -> None:
         """Close a file in a thread: the last one to close a deleted file waits for the disk."""
@@ -173,6 +185,11 @@ def _size(path: Path) -> int | None:
         return None
 
 
+def _close_opened(opening: Future[int]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
+
+
 def _open_at(path: Path, offset: int) -> int:
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
@@ -216,7 +233,8 @@ def _publish(upload: Path, size_bytes: int, blob: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-    blob.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (blob.parent.parent, blob.parent):
+        folder.mkdir(exist_ok=True, mode=0o700)
     upload.rename(blob)
     # The rename itself is durable only with its folder, and a new folder with the one above.
     _sync_folders(folders)

@@ -1,0 +1,155 @@
+import asyncio
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from layover.adapters.sql.database import Database
+from layover.errors import StorageFull, StorageUnavailable
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'test.db'}")
+    with database.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE numbers (n INTEGER PRIMARY KEY, filler BLOB)"))
+    yield database
+    database.close()
+
+
+async def count(database: Database) -> int:
+    return await database.read(
+        lambda connection: int(
+            connection.execute(text("SELECT count(*) FROM numbers")).scalar_one()
+        )
+    )
+
+
+def insert(connection: Connection, number: int) -> None:
+    connection.execute(text("INSERT INTO numbers (n) VALUES (:n)"), {"n": number})
+
+
+async def test_an_exception_rolls_all_of_a_transaction_back(database: Database) -> None:
+    def work(connection: Connection) -> None:
+        insert(connection, 1)
+        insert(connection, 2)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await database.write(work)
+    assert await count(database) == 0
+
+
+async def test_a_transaction_reads_one_state_however_long_it_takes(database: Database) -> None:
+    loop = asyncio.get_running_loop()
+
+    def work(connection: Connection) -> list[int]:
+        query = text("SELECT count(*) FROM numbers")
+        before = connection.execute(query).scalar_one()
+        asyncio.run_coroutine_threadsafe(
+            database.write(lambda connection: insert(connection, 1)), loop
+        ).result()
+        return [before, connection.execute(query).scalar_one()]
+
+    assert await database.read(work) == [0, 0]
+    assert await count(database) == 1
+
+
+async def test_writers_of_two_processes_that_read_first_both_succeed(
+    database: Database, tmp_path: Path
+) -> None:
+    # With a plain BEGIN one of them would fail: its snapshot is older than the other's write.
+    other = Database(f"sqlite:///{tmp_path / 'test.db'}")
+
+    def work(connection: Connection) -> None:
+        highest = connection.execute(text("SELECT coalesce(max(n), 0) FROM numbers")).scalar_one()
+        insert(connection, highest + 1)
+
+    await asyncio.gather(*(writer.write(work) for writer in (database, other) for _ in range(20)))
+    assert await count(other) == 40
+    other.close()
+
+
+async def test_a_caller_that_is_canceled_leaves_its_transaction_whole(database: Database) -> None:
+    def work(connection: Connection) -> None:
+        insert(connection, 1)
+        insert(connection, 2)
+
+    task = asyncio.create_task(database.write(work))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    # The one writer has come to the next transaction, so it is through with that one.
+    await database.write(lambda connection: insert(connection, 3))
+    assert await count(database) == 3
+
+
+async def test_what_is_acknowledged_is_on_the_disk(database: Database) -> None:
+    def pragmas(connection: Connection) -> list[object]:
+        names = ("journal_mode", "synchronous", "foreign_keys")
+        return [connection.execute(text(f"PRAGMA {name}")).scalar() for name in names]
+
+    # 2 is FULL: the log is flushed at each commit.
+    assert await database.write(pragmas) == ["wal", 2, 1]
+    assert await database.read(pragmas) == ["wal", 2, 1]
+
+
+async def test_a_database_without_room_is_full_and_works_again_when_there_is(
+    database: Database,
+) -> None:
+    def limit(connection: Connection, pages: int) -> None:
+        connection.execute(text(f"PRAGMA max_page_count={pages}"))
+
+    def fill(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO numbers (filler) VALUES (zeroblob(1000000))"))
+
+    await database.write(lambda connection: limit(connection, 20))
+    with pytest.raises(StorageFull):
+        await database.write(fill)
+    assert await count(database) == 0
+    await database.write(lambda connection: limit(connection, 2**30))
+    await database.write(fill)
+    assert await count(database) == 1
+
+
+async def test_a_database_that_stays_locked_is_unavailable(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'test.db'}")
+    await database.ping()
+    await database.write(lambda connection: connection.execute(text("PRAGMA busy_timeout=1")))
+    with sqlite3.connect(tmp_path / "test.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageUnavailable):
+            await database.write(lambda connection: None)
+        other.execute("ROLLBACK")
+    other.close()
+    await database.write(lambda connection: None)
+    database.close()
+
+
+async def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "test.db").write_bytes(b"no database at all" * 1000)
+    database = Database(f"sqlite:///{tmp_path / 'test.db'}")
+    with pytest.raises(StorageUnavailable):
+        await database.ping()
+    database.close()
+
+
+async def test_a_statement_that_the_database_refuses_is_a_bug_of_ours(database: Database) -> None:
+    await database.write(lambda connection: insert(connection, 1))
+    with pytest.raises(IntegrityError):
+        await database.write(lambda connection: insert(connection, 1))
+    with pytest.raises(ProgrammingError):
+        await database.read(lambda connection: connection.execute(text("SELECT 1; SELECT 2")))
+
+
+async def test_the_database_is_its_owners_alone(database: Database, tmp_path: Path) -> None:
+    await database.write(lambda connection: insert(connection, 1))
+    names = ("test.db", "test.db-wal", "test.db-shm")
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in names] == [0o600] * 3
