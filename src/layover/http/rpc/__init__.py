@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 
 from connectrpc.interceptor import Interceptor
 from connectrpc.server import ConnectASGIApplication
@@ -17,12 +17,11 @@ from layover.http.rpc.build_service import BuildRpc
 from layover.http.rpc.builds_service import BuildsRpc
 from layover.http.rpc.errors import ErrorTranslation
 from layover.http.rpc.projects_service import ProjectsRpc
+from layover.http.rpc.protocol import CODECS, ConnectOnly
 from layover.identity.service import IdentityService
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceASGIApplication
 from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceASGIApplication
 from layover.rpc.layover.v1.builds_connect import BuildsServiceASGIApplication
-
-ConnectApp: TypeAlias = ConnectASGIApplication[Any]
 
 # A report holds a few Dockerfiles of 1 MiB or some seconds of a log.
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -36,7 +35,7 @@ def connect_apps(
     pulls: PullService,
     connections: ConnectionService,
     now: Callable[[], datetime],
-) -> list[tuple[str, ConnectApp]]:
+) -> list[tuple[str, ConnectOnly]]:
     """The services as (path, ASGI application); each handles all below `path + "/"`.
 
     An application reads the whole path of a request: route to it without taking the path off,
@@ -47,15 +46,24 @@ def connect_apps(
     interceptors: Iterable[Interceptor] = (Authentication(identity), ErrorTranslation())
     build_rpc = BuildRpc(builds, reports, listing, pulls, connections, now)
     builds_rpc = BuildsRpc(builds, reports, listing, pulls.address)
-    apps: list[ConnectApp] = [
+    services: list[ConnectASGIApplication[Any]] = [
         BuildServiceASGIApplication(
-            build_rpc, interceptors=interceptors, read_max_bytes=MAX_MESSAGE_BYTES
+            build_rpc,
+            interceptors=interceptors,
+            read_max_bytes=MAX_MESSAGE_BYTES,
+            codecs=CODECS,
         ),
         ProjectsServiceASGIApplication(
-            ProjectsRpc(identity), interceptors=interceptors, read_max_bytes=MAX_MESSAGE_BYTES
+            ProjectsRpc(identity),
+            interceptors=interceptors,
+            read_max_bytes=MAX_MESSAGE_BYTES,
+            codecs=CODECS,
         ),
         BuildsServiceASGIApplication(
-            builds_rpc, interceptors=interceptors, read_max_bytes=MAX_MESSAGE_BYTES
+            builds_rpc,
+            interceptors=interceptors,
+            read_max_bytes=MAX_MESSAGE_BYTES,
+            codecs=CODECS,
         ),
     ]
-    return [(app.path, app) for app in apps]
+    return [(service.path, ConnectOnly(service)) for service in services]
