@@ -209,6 +209,19 @@ def test_a_build_whose_client_was_killed_ends_as_canceled(
     assert "not heard of for 8 s" in refused.stderr
 
 
+def test_deleting_a_running_build_stops_its_client(
+    start_server: ServerFactory, tmp_path: Path
+) -> None:
+    server = start_server()
+    with building(server, sleeping_context(tmp_path / "asleep")) as process:
+        build_id, _ = build_status(server)
+        server.cli("builds", "rm", "--yes", build_id)
+        # Its next report of health, within five seconds, is answered with "stop".
+        assert process.wait(30) == 1
+    assert server.cli("pull", build_id, check=False).returncode == 1
+    assert json.loads(server.cli("list", "builds", "--output", "json").stdout) == []
+
+
 def test_a_server_without_buildkit_serves_its_registry_and_says_what_builds_need(
     start_server: ServerFactory, tmp_path: Path
 ) -> None:
