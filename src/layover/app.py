@@ -28,13 +28,14 @@ from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.images import SqlSavedImages
 from layover.adapters.sql.migrate import migrate
 from layover.adapters.sql.registry import SqlRegistryStore
+from layover.builds.address import PublicAddress
 from layover.builds.builders import BuilderConfig
 from layover.builds.connections import ConnectionService
 from layover.builds.life import BuildService
 from layover.builds.listing import ListingService
 from layover.builds.pool import BuilderPool
 from layover.builds.ports import Builder
-from layover.builds.pulls import PublicAddress, PullService
+from layover.builds.pulls import PullService
 from layover.builds.reports import ReportService
 from layover.http.health import health_routes
 from layover.http.middleware.requests import RequestMiddleware
@@ -125,10 +126,13 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
 
         build_store = SqlBuildStore(database)
         images = SqlSavedImages(database, blob_store)
-        builds = BuildService(build_store, images, identity, _now, settings.build_client_timeout)
+        address = PublicAddress(settings.url)
+        builds = BuildService(
+            build_store, images, identity, address, _now, settings.build_client_timeout
+        )
         reports = ReportService(builds, build_store, _now)
         listing = ListingService(builds, build_store, images)
-        pulls = PullService(builds, images, identity, PublicAddress(settings.url))
+        pulls = PullService(builds, images, identity, address)
         builders: list[Builder] = [*_remote_builders(settings)]
         if not builders:
             embedded = _embedded_builder(settings)

@@ -89,7 +89,7 @@ def test_save_beside_push_makes_one_image_under_both_names(
     assert attestations(server.manifest(build.id).json()) == 1
 
 
-def test_save_beside_a_push_to_the_same_registry_uses_the_users_own_token(
+def test_what_is_pushed_to_the_same_registry_beside_the_save_is_the_users_own(
     server: LayoverServer, tmp_path: Path
 ) -> None:
     context = busybox_context(tmp_path / "context", "pushed beside the saved")
@@ -97,6 +97,11 @@ def test_save_beside_a_push_to_the_same_registry_uses_the_users_own_token(
     build = server.save(context, "--push", "-t", f"{server.host}/{repository}:1.0")
     pushed = server.manifest("1.0", repository).headers["Docker-Content-Digest"]
     assert pushed == server.manifest(build.id).headers["Docker-Content-Digest"]
+    builds = json.loads(server.cli("list", "builds", "--output", "json").stdout)
+    assert {row["id"]: row["saved"] for row in builds}[build.id]
+    # It outlives the build.
+    server.cli("builds", "rm", "--yes", build.id)
+    assert server.manifest("1.0", repository).status == 200
 
 
 def test_save_beside_another_output_gives_it_the_users_names(

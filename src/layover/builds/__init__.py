@@ -2,10 +2,11 @@
 
 The services, in the order in which they are built (app.py does it):
 
-    builds      = BuildService(store, images, identity, now, client_timeout)    life.py
+    address     = PublicAddress(url)                                            address.py
+    builds      = BuildService(store, images, identity, address, now, client_timeout)  life.py
     reports     = ReportService(builds, store, now)                             reports.py
     listing     = ListingService(builds, store, images)                         listing.py
-    pulls       = PullService(builds, images, identity, PublicAddress(url))     pulls.py
+    pulls       = PullService(builds, images, identity, address)                pulls.py
     pool        = BuilderPool(builders, now)                                    pool.py
     connections = ConnectionService(builds, leases, pool, now, builder_wait)    connections.py
 

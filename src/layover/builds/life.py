@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from layover.builds.address import PublicAddress
 from layover.builds.errors import BuildUnknown, InvalidBuildRequest, ProjectNotGiven
 from layover.builds.limits import (
     MAX_ERROR_CHARACTERS,
@@ -45,12 +46,14 @@ class BuildService:
         store: BuildStore,
         images: SavedImages,
         identity: IdentityService,
+        address: PublicAddress,
         now: Callable[[], datetime],
         client_timeout: timedelta = CLIENT_TIMEOUT,
     ) -> None:
         self._store = store
         self._images = images
         self._identity = identity
+        self._address = address
         self._now = now
         self._client_timeout = client_timeout
 
@@ -79,7 +82,9 @@ class BuildService:
         # The build first: a crash in between leaves a build that ends by itself, not a token
         # that drives nothing.
         await self._store.add(build)
-        token = await self._identity.create_build_token(project, build_id, frozenset(tags))
+        names = {f"{project.id}:{tag}" for tag in tags}
+        names |= self._address.own_names(project.id, options)
+        token = await self._identity.create_build_token(project, build_id, frozenset(names))
         _log.info("build_created", build_id=build_id, project_id=project.id, save=build.is_saved)
         return CreatedBuild(build, token)
 

@@ -1,8 +1,8 @@
 """What a client needs to save a build's images and to pull them again: names and tokens."""
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
+from layover.builds.address import PublicAddress
 from layover.builds.errors import (
     BuildNotSaved,
     BuildStillRunning,
@@ -17,29 +17,6 @@ from layover.identity.models import Principal
 from layover.identity.service import IdentityService
 
 USERNAME = "x-token"
-
-
-@dataclass(frozen=True, slots=True)
-class PublicAddress:
-    """How clients reach this server: `url` without a slash at its end."""
-
-    url: str
-
-    @property
-    def registry_host(self) -> str:
-        """The host of image references, with its port when the URL has one."""
-        return urlsplit(self.url).netloc
-
-    def build_url(self, build_id: str) -> str:
-        return f"{self.url.rstrip('/')}/builds/{build_id}"
-
-    def reference(self, project_id: str, tag: str) -> str:
-        return f"{self.registry_host}/{project_id}:{tag}"
-
-    def pushed_references(self, build: Build) -> list[str]:
-        """What a build that saves is pushed to: under its ID first, then its save tags."""
-        tags = [build.id, *(tag for option in build.options for tag in option.save_tags)]
-        return [self.reference(build.project_id, tag) for tag in dict.fromkeys(tags)]
 
 
 @dataclass(frozen=True, slots=True)

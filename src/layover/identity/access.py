@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 from layover.identity.models import Principal, Project, TokenKind
-from layover.oci.names import Tag
+from layover.oci.names import RepositoryName, Tag
 
 
 class Action(StrEnum):
@@ -57,8 +57,15 @@ def may_in_build(principal: Principal, build_id: str) -> bool:
     return principal.build_id is None or principal.build_id == build_id
 
 
-def may_write_tag(principal: Principal, tag: Tag) -> bool:
-    """Whether a caller that may push may write `tag`: a build's token writes its own tags alone."""
+def may_write_tag(principal: Principal, repository: RepositoryName, tag: Tag) -> bool:
+    """Whether a caller that may push may write the tag: a build's token writes its own alone."""
     if principal.kind is not TokenKind.BUILD:
         return True
-    return any(tag.value == own or tag.value.startswith(f"{own}-") for own in principal.tags)
+    name = f"{repository}:{tag}"
+    return any(name == own or name.startswith(f"{own}-") for own in principal.tags)
+
+
+def saved_by(principal: Principal, repository: RepositoryName) -> str | None:
+    """The build that what is pushed there belongs to: what a build pushes to its project's own
+    repository is saved under it; what it pushes elsewhere is its user's."""
+    return principal.build_id if repository.value == principal.project_id else None

@@ -66,7 +66,7 @@ class Principal:
     project_id: str | None = None
     build_id: str | None = None
     tags: frozenset[str] = frozenset()
-    """Of a build's token: the tags that it may write, also with `-TARGET` behind them."""
+    """Of a build's token: what it may write, as NAME:TAG, also with `-TARGET` behind it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class IdentityService:
     async def create_build_token(
         self, project: Project, build_id: str, tags: frozenset[str]
     ) -> str:
-        """A token that drives one build and writes its `tags`."""
+        """A token that drives one build and writes `tags`, each as NAME:TAG."""
         return await self._create_token(
             Principal(
                 token_id=new_id(),

@@ -33,7 +33,8 @@ async def test_a_builds_token_writes_its_id_and_its_save_tags_alone() -> None:
     world = World()
     created = await world.create([BuildOptions(save=True, save_tags=("main", "v1"))])
     own = await world.identity.authenticate(created.token)
-    assert own.tags == {created.build.id, "main", "v1"}
+    project_id = created.build.project_id
+    assert own.tags == {f"{project_id}:{tag}" for tag in (created.build.id, "main", "v1")}
 
 
 async def test_health_starts_a_build_and_does_not_tell_it_to_stop() -> None:
@@ -223,7 +224,12 @@ async def test_an_endless_error_is_cut() -> None:
 async def test_a_timeout_of_the_settings_counts() -> None:
     world = World()
     builds = type(world.builds)(
-        world.store, world.images, world.identity, world.clock, timedelta(seconds=5)
+        world.store,
+        world.images,
+        world.identity,
+        world.address,
+        world.clock,
+        timedelta(seconds=5),
     )
     build_id = (await world.create()).build.id
     world.clock.advance(seconds=6)

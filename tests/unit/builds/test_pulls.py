@@ -1,5 +1,6 @@
 import pytest
 
+from layover.builds.address import PublicAddress
 from layover.builds.errors import (
     BuildNotSaved,
     BuildStillRunning,
@@ -8,7 +9,7 @@ from layover.builds.errors import (
     ProjectNotGiven,
 )
 from layover.builds.models import BuildOptions, BuildStatus, SavedImage
-from layover.builds.pulls import PublicAddress, target_of
+from layover.builds.pulls import target_of
 from layover.identity.models import ActionDenied, TokenKind
 from tests.unit.builds.world import PROJECT, SISTER_PROJECT, World
 

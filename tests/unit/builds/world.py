@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from hashlib import sha256
 
+from layover.builds.address import PublicAddress
 from layover.builds.connections import ConnectionService
 from layover.builds.life import BuildService, CreatedBuild
 from layover.builds.listing import ListingService
 from layover.builds.models import BuildOptions, BuildStatus
 from layover.builds.pool import BuilderPool
-from layover.builds.pulls import PublicAddress, PullService
+from layover.builds.pulls import PullService
 from layover.builds.reports import ReportService
 from layover.identity.ids import new_secret
 from layover.identity.models import Principal, TokenKind
@@ -41,14 +42,15 @@ class World:
             self.identity_store.add_project(project_id, "org1")
         self.identity_store.add_project(FOREIGN_PROJECT, "org2")
         self.identity = IdentityService(self.identity_store, self.clock)
-        self.builds = BuildService(self.store, self.images, self.identity, self.clock)
+        self.address = PublicAddress("https://layover.example:5443")
+        self.builds = BuildService(self.store, self.images, self.identity, self.address, self.clock)
         self.reports = ReportService(self.builds, self.store, self.clock)
         self.listing = ListingService(self.builds, self.store, self.images)
         self.pulls = PullService(
             self.builds,
             self.images,
             self.identity,
-            PublicAddress("https://layover.example:5443"),
+            self.address,
         )
         self.pool = BuilderPool(builders, self.clock)
         self.connections = ConnectionService(

@@ -2,9 +2,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from layover.identity.access import Action, may, may_in_build, may_write_tag, sees
+from layover.identity.access import Action, may, may_in_build, may_write_tag, saved_by, sees
 from layover.identity.models import Principal, Project, TokenKind
-from layover.oci.names import Tag
+from layover.oci.names import RepositoryName, Tag
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROJECT = Project("mine", "mine", "org", "org", NOW)
@@ -16,7 +16,12 @@ ORGANIZATION = Principal("t2", TokenKind.ORGANIZATION, "org")
 OF_PROJECT = Principal("t3", TokenKind.PROJECT, "org", project_id="mine")
 PULL = Principal("t4", TokenKind.PULL, "org", project_id="mine", build_id="b1")
 BUILD = Principal(
-    "t5", TokenKind.BUILD, "org", project_id="mine", build_id="b1", tags=frozenset({"b1", "main"})
+    "t5",
+    TokenKind.BUILD,
+    "org",
+    project_id="mine",
+    build_id="b1",
+    tags=frozenset({"mine:b1", "mine:main", "mine/app:v1"}),
 )
 EVERYBODY = (USER, ORGANIZATION, OF_PROJECT, PULL, BUILD)
 
@@ -82,5 +87,22 @@ def test_a_builds_token_acts_on_its_own_build_alone() -> None:
     ],
 )
 def test_a_builds_token_writes_its_own_tags_alone(tag: str, allowed: bool) -> None:
-    assert may_write_tag(BUILD, Tag.parse(tag)) == allowed
-    assert may_write_tag(USER, Tag.parse(tag))
+    repository = RepositoryName("mine")
+    assert may_write_tag(BUILD, repository, Tag.parse(tag)) == allowed
+    assert may_write_tag(USER, repository, Tag.parse(tag))
+
+
+@pytest.mark.parametrize(
+    ("repository", "tag", "allowed"),
+    [("mine/app", "v1", True), ("mine/app", "b1", False), ("mine/other", "v1", False)],
+)
+def test_a_builds_token_writes_elsewhere_only_what_its_client_said_it_pushes(
+    repository: str, tag: str, allowed: bool
+) -> None:
+    assert may_write_tag(BUILD, RepositoryName(repository), Tag(tag)) == allowed
+
+
+def test_only_what_a_build_pushes_to_its_projects_own_repository_is_saved_under_it() -> None:
+    assert saved_by(BUILD, RepositoryName("mine")) == "b1"
+    assert saved_by(BUILD, RepositoryName("mine/app")) is None
+    assert saved_by(USER, RepositoryName("mine")) is None

@@ -15,16 +15,14 @@ from typing import BinaryIO, TypeVar
 from protobuf import Oneof
 
 from layover.cli.buildx import builders, metadata
-from layover.cli.buildx.outputs import Output
 from layover.cli.buildx.process import Interruption, capture, last_error, run
 from layover.cli.buildx.reporting import StatusReporter, report_health
-from layover.cli.buildx.workspace import Workspace, basic_auth, create_commands
+from layover.cli.buildx.workspace import Workspace, create_commands
 from layover.cli.errors import CliError, Interrupted, say
 from layover.client.address import Server
 from layover.client.api import Client
 from layover.client.errors import ClientError, ServerUnreachable
 from layover.client.references import Image
-from layover.errors import LayoverError
 from layover.rpc.depot.cli.v1 import build_pb as wire
 
 Value = TypeVar("Value")
@@ -85,7 +83,7 @@ async def build(server: Server, env: dict[str, str], buildx: Path, plan: Plan) -
         # From here on the build's own token does: it opens this build and nothing else.
         own = Server(server.url, created.build_token or server.token)
         async with Client(own, env=env) as client:
-            session = _Session(client, env, buildx, plan, created, interruption, server.token)
+            session = _Session(client, env, buildx, plan, created, interruption)
             return await session.run()
 
 
@@ -98,11 +96,9 @@ class _Session:
         plan: Plan,
         created: wire.CreateBuildResponse,
         interruption: Interruption,
-        user_token: str,
     ) -> None:
         self._client, self._env, self._buildx = client, env, buildx
         self._plan, self._created, self._interruption = plan, created, interruption
-        self._user_token = user_token
         self._stopped_because = ""
         self._build_error = ""
 
@@ -181,12 +177,7 @@ class _Session:
             return status
 
     def _credentials(self) -> dict[str, str]:
-        credentials = {c.host: c.token for c in self._created.additional_credentials}
-        # The build's own token writes the build's own tags; what the user pushes to the same
-        # host beside it, and Docker keeps one login a host, needs the user's.
-        for host in credentials.keys() & pushed_hosts(self._plan.options):
-            credentials[host] = basic_auth("x-token", self._user_token)
-        return credentials
+        return {c.host: c.token for c in self._created.additional_credentials}
 
     def _saved(self, *, several_builders: bool) -> Saved | None:
         tags = tuple(t.tag for t in self._created.additional_tags if t.push)
@@ -265,19 +256,6 @@ class _Session:
         say(f"It is saved. To pull it:\n  layover pull {build_id}")
         for name in names:
             say(f"  docker pull {name}")
-
-
-def pushed_hosts(options: Sequence[wire.BuildOptions]) -> set[str]:
-    """The registries that the user's own names are pushed to."""
-    hosts = set()
-    for option in options:
-        for output in option.outputs:
-            if Output(output.kind, output.attributes).pushes:
-                names = output.attributes.get("name")
-                for name in names.split(",") if names else option.tags:
-                    with contextlib.suppress(LayoverError):
-                        hosts.add(Image.parse(name).host)
-    return hosts
 
 
 def _failure(what: str, reason: str) -> Oneof[str, object]:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from layover.http.oci.auth import Authenticator
 from layover.http.oci.paths import bounded_body, page_limit, repository_of
 from layover.http.oci.ranges import matches
-from layover.identity.access import Action, may_write_tag
+from layover.identity.access import Action, may_write_tag, saved_by
 from layover.identity.models import ActionDenied
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_INDEX
@@ -67,7 +67,7 @@ class ManifestRoutes:
         repository = repository_of(request)
         reference = parse_reference(request.path_params["reference"])
         principal = await self._authenticator.authorize(request, repository, Action.PUSH)
-        if isinstance(reference, Tag) and not may_write_tag(principal, reference):
+        if isinstance(reference, Tag) and not may_write_tag(principal, repository, reference):
             raise ActionDenied(f"write tag {reference}: a build's token writes its own tags alone")
         body = await bounded_body(request, MAX_MANIFEST_BYTES, ManifestTooLarge(MAX_MANIFEST_BYTES))
         stored, subject = await self._manifests.put(
@@ -75,7 +75,7 @@ class ManifestRoutes:
             reference,
             body,
             request.headers.get("content-type"),
-            principal.build_id,
+            saved_by(principal, repository),
         )
         headers = {
             "Location": f"/v2/{repository}/manifests/{stored.digest}",

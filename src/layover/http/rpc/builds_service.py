@@ -5,10 +5,11 @@ from typing import Any, TypeAlias
 
 from connectrpc.request import RequestContext
 
+from layover.builds.address import PublicAddress
 from layover.builds.life import BuildService
 from layover.builds.listing import ListingService
 from layover.builds.models import Build, SavedImage
-from layover.builds.pulls import PublicAddress, target_of
+from layover.builds.pulls import target_of
 from layover.builds.reports import ReportService
 from layover.http.rpc.authentication import caller
 from layover.http.rpc.convert import STATUSES, to_timestamp

@@ -116,6 +116,15 @@ def test_a_builder_that_cannot_be_used_fails_the_build(fake: FakeServer, tmp_pat
     assert ending(fake)[0] == "error"
 
 
+def test_a_builder_that_does_not_answer_is_asked_for_again(
+    fake: FakeServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake.dead_endpoints = ["tcp://127.0.0.1:9"]
+    assert do(fake, Buildx(tmp_path), tmp_path) == 0
+    assert len(fake.heard("get_build_kit_connection")) == 2
+    assert "tcp://127.0.0.1:9 does not answer" in capfd.readouterr().err
+
+
 def test_metadata_names_the_build_beside_what_buildx_wrote(
     fake: FakeServer, tmp_path: Path
 ) -> None:
@@ -225,17 +234,3 @@ def test_a_build_that_was_never_created_has_no_end(fake: FakeServer, tmp_path: P
     with pytest.raises(ServerUnreachable):
         do(fake, Buildx(tmp_path), tmp_path)
     assert fake.heard("finish_build") == []
-
-
-def test_the_registries_that_a_user_pushes_to_are_known() -> None:
-    options = [
-        wire.BuildOptions(
-            tags=["a.example/x:1", "library/y"],
-            outputs=[
-                wire.BuildOutput(kind="registry"),
-                wire.BuildOutput(kind="image", attributes={"push": "true", "name": "b.example/z"}),
-                wire.BuildOutput(kind="oci", attributes={"name": "c.example/z"}),
-            ],
-        )
-    ]
-    assert session.pushed_hosts(options) == {"a.example", "", "b.example"}
