@@ -37,7 +37,8 @@ class Pullable:
 
 async def find(client: Client, text: str, targets: Sequence[str]) -> list[Pullable]:
     """What `text` names. Raises a ClientError or CliError that says what there is instead."""
-    if is_id(text):
+    # A lone word can only be meant as a build's ID; the server says that it knows none such.
+    if "/" not in text and ":" not in text:
         return await _build(client, text, targets)
     if targets:
         raise WrongUsage("--target chooses among a build's targets: give a build ID with it")
