@@ -27,7 +27,8 @@ class FakeServer(BuildService):
     def __init__(self) -> None:
         self.url = ""
         self.calls: list[tuple[str, str, Any]] = []
-        self.endpoint = "tcp://127.0.0.1:9"
+        # What is given out first, then this server's own address, where somebody listens.
+        self.dead_endpoints: list[str] = []
         self.pending_answers = 0
         self.unavailable: dict[str, int] = {}
         self.cancels_at: datetime | None = None
@@ -68,8 +69,10 @@ class FakeServer(BuildService):
                 "pending", wire.PendingConnection(wait_ms=10)
             )
             return wire.GetBuildKitConnectionResponse(connection=pending)
+        listening = self.url.replace("http://", "tcp://")
+        endpoint = self.dead_endpoints.pop(0) if self.dead_endpoints else listening
         active: Oneof[Literal["active"], wire.ActiveConnection] = Oneof(
-            "active", wire.ActiveConnection(endpoint=self.endpoint)
+            "active", wire.ActiveConnection(endpoint=endpoint)
         )
         return wire.GetBuildKitConnectionResponse(connection=active)
 

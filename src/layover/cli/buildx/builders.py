@@ -3,6 +3,7 @@
 import asyncio
 import platform as machine
 from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import urlsplit
 
 from layover.cli.errors import CliError, WrongUsage
 from layover.client.api import Client
@@ -22,6 +23,10 @@ _NAMES = {BuilderPlatform.AMD64: "linux/amd64", BuilderPlatform.ARM64: "linux/ar
 
 _DEFAULT_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 30.0
+# How long a builder that the server holds for healthy may refuse us; buildx alone would wait
+# for it, and then fail.
+_SILENT_BUILDER_SECONDS = 30.0
+_CONNECT_SECONDS = 10.0
 
 
 class NoBuilder(CliError):
@@ -71,17 +76,29 @@ async def _acquire(
     client: Client, build_id: str, platform: BuilderPlatform, say: Callable[[str], None]
 ) -> BuilderAddress:
     is_told = False
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + _SILENT_BUILDER_SECONDS
     while True:
         answer = (await client.get_buildkit_connection(build_id, platform)).connection
         if answer is not None and answer.field == "active":
             connection = answer.value
-            return BuilderAddress(
+            address = BuilderAddress(
                 endpoint=connection.endpoint,
                 server_name=connection.server_name,
                 ca_cert=connection.ca_cert.cert if connection.ca_cert else "",
                 cert=connection.cert.cert if connection.cert else "",
                 key=connection.cert.key if connection.cert else "",
             )
+            if await _answers(address):
+                return address
+            # It died since the server last looked, which it does before long.
+            if loop.time() > give_up:
+                raise NoBuilder(f"the builder at {address.endpoint} does not answer")
+            if not is_told:
+                say(f"The builder at {address.endpoint} does not answer; asking for another...")
+                is_told = True
+            await asyncio.sleep(_DEFAULT_WAIT_SECONDS)
+            continue
         if answer is None:
             raise NoBuilder("the server answered with no builder; see the server's log")
         if not is_told:
@@ -89,3 +106,17 @@ async def _acquire(
             is_told = True
         wait_seconds = answer.value.wait_ms / 1000 or _DEFAULT_WAIT_SECONDS
         await asyncio.sleep(min(wait_seconds, _LONGEST_WAIT_SECONDS))
+
+
+async def _answers(address: BuilderAddress) -> bool:
+    """Whether somebody listens there; of an address that is no host and port nobody can say."""
+    parts = urlsplit(address.url)
+    if not parts.hostname or not parts.port:
+        return True
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
