@@ -1,8 +1,10 @@
 """depot.cli.v1.BuildService: what a client that builds or pulls calls."""
 
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import aclosing
 from datetime import datetime
+from itertools import groupby
 from typing import Any, Literal, TypeAlias
 
 import structlog
@@ -19,6 +21,7 @@ from layover.builds.models import BuildStatus, Dockerfile
 from layover.builds.pulls import USERNAME, PullService
 from layover.builds.reports import ReportService
 from layover.http.rpc.authentication import caller
+from layover.http.rpc.batches import batched
 from layover.http.rpc.convert import (
     DEPOT_STATUSES,
     PLATFORMS,
@@ -32,8 +35,13 @@ from layover.identity.access import Action
 from layover.identity.models import Unauthenticated
 from layover.rpc.depot.cli.v1 import build_connect
 from layover.rpc.depot.cli.v1 import build_pb as pb
+from layover.rpc.moby.buildkit.v1.control_pb import StatusResponse
 
 Context: TypeAlias = RequestContext[Any, Any]
+
+# A log that is followed lags by no more than this.
+_STREAM_LINGER_SECONDS = 0.5
+_STREAM_BATCH_BYTES = 1024 * 1024
 
 _log = structlog.get_logger(__name__)
 
@@ -153,16 +161,26 @@ class BuildRpc(build_connect.BuildService):
     async def report_status(
         self, request: pb.ReportStatusRequest, ctx: Context
     ) -> pb.ReportStatusResponse:
-        await self._report(request)
+        await self._report(request.build_id, request.statuses)
         return pb.ReportStatusResponse()
 
     async def report_status_stream(
         self, requests: AsyncIterator[pb.ReportStatusStreamRequest], ctx: Context
     ) -> pb.ReportStatusStreamResponse:
+        batches = batched(
+            requests,
+            _log_bytes,
+            linger_seconds=_STREAM_LINGER_SECONDS,
+            max_size=_STREAM_BATCH_BYTES,
+        )
         try:
-            async for request in requests:
-                # Kept one by one: what came before the client went away stays.
-                await self._report(request)
+            async with aclosing(batches):
+                async for batch in batches:
+                    # Kept as it comes: what came before the client went away stays.
+                    for build_id, group in groupby(batch, lambda request: request.build_id):
+                        await self._report(
+                            build_id, [status for request in group for status in request.statuses]
+                        )
         except ConnectError as error:
             if error.code is not Code.CANCELED:
                 raise
@@ -217,9 +235,13 @@ class BuildRpc(build_connect.BuildService):
         )
         return pb.GetPullTokenResponse(token=token)
 
-    async def _report(self, request: pb.ReportStatusRequest | pb.ReportStatusStreamRequest) -> None:
-        steps, log = to_report(request.statuses, self._now())
-        await self._reports.report(caller(), request.build_id, steps, log)
+    async def _report(self, build_id: str, statuses: Iterable[StatusResponse]) -> None:
+        steps, log = to_report(statuses, self._now())
+        await self._reports.report(caller(), build_id, steps, log)
+
+
+def _log_bytes(request: pb.ReportStatusStreamRequest) -> int:
+    return sum(len(entry.msg) for status in request.statuses for entry in status.logs)
 
 
 def _platform(platform: pb.BuilderPlatform) -> str:

@@ -274,6 +274,17 @@ async def test_a_status_stream_that_is_cut_keeps_what_came() -> None:
     assert [entry.message for _, entry in log] == [b"before the cut"]
 
 
+async def test_a_status_stream_of_an_unknown_build_is_refused() -> None:
+    api = await make_api()
+
+    async def requests() -> AsyncIterator[pb.ReportStatusStreamRequest]:
+        for _ in range(3):
+            yield pb.ReportStatusStreamRequest(build_id="unknown", statuses=[status("x")])
+
+    code, _ = await refusal(api.builds.report_status_stream(requests(), headers=api.user))
+    assert code is Code.NOT_FOUND
+
+
 async def test_timings_and_dockerfiles_are_kept() -> None:
     api = await make_api()
     created = await api.create()
