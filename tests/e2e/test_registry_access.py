@@ -84,7 +84,11 @@ def test_a_caller_without_a_token_is_told_where_to_get_one(registry: Registry) -
         ("GET", "blobs/sha256:" + "0" * 64, "pull"),
         ("DELETE", "blobs/sha256:" + "0" * 64, "delete"),
         ("POST", "blobs/uploads/", "pull,push"),
-        ("POST", "blobs/uploads/?mount=sha256:" + "0" * 64 + "&from=a", "pull,push"),
+        (
+            "POST",
+            "blobs/uploads/?mount=sha256:" + "0" * 64 + "&from=a",
+            "pull,push repository:a:pull",
+        ),
         ("GET", "blobs/uploads/0", "pull,push"),
         ("PATCH", "blobs/uploads/0", "pull,push"),
         ("PUT", "blobs/uploads/0?digest=sha256:" + "0" * 64, "pull,push"),
@@ -217,7 +221,8 @@ def test_a_mount_needs_pull_on_its_source(registry: Registry) -> None:
     mount = f"blobs/uploads/?mount={digest}&from={source.repository}"
     push = f"repository:{registry.repository}:pull,push"
     narrow = registry.as_(bearer(get_token(registry, push)))
-    assert narrow("POST", mount).status == 202
+    refused = narrow("POST", mount)
+    assert (refused.status, challenge(refused)["error"]) == (401, "insufficient_scope")
     assert narrow("HEAD", f"blobs/{digest}").status == 404
     wide = registry.as_(bearer(get_token(registry, f"{push} repository:{source.repository}:pull")))
     assert wide("POST", mount).status == 201

@@ -67,25 +67,36 @@ class Authenticator:
                 raise Unauthenticated
 
     async def authorize(
-        self, request: Request, repository: RepositoryName, action: Action
+        self,
+        request: Request,
+        repository: RepositoryName,
+        action: Action,
+        source: RepositoryName | None = None,
     ) -> Principal:
         """The caller, if it may do `action` in the repository.
+
+        With the `source` of a mount, its registry token has to cover pulling from there as
+        well; whether it may, `may_pull` tells.
 
         Raises Unauthenticated, ScopeInsufficient, ProjectUnknown, ActionDenied.
         """
         # What a refused client is told to get a registry token for.
         request.state.scope = f"repository:{repository}:{_CHALLENGES[action]}"
+        if source is not None:
+            request.state.scope += f" repository:{source}:{_CHALLENGES[Action.PULL]}"
         caller = await self.caller(request)
         if not caller.covers(repository, action):
             raise ScopeInsufficient(repository.value, _SCOPE_ACTIONS[action])
+        if source is not None and not caller.covers(source, Action.PULL):
+            raise ScopeInsufficient(source.value, _SCOPE_ACTIONS[Action.PULL])
         await self._identity.authorize(caller.principal, action, repository.project_id)
         return caller.principal
 
-    async def may_pull(self, request: Request, repository: RepositoryName) -> bool:
-        """Whether the caller may also pull from `repository`, as a mount's source."""
+    async def may_pull(self, principal: Principal, repository: RepositoryName) -> bool:
+        """Whether an authorized caller may also pull from `repository`, as a mount's source."""
         try:
-            await self.authorize(request, repository, Action.PULL)
-        except (IdentityError, ScopeInsufficient):
+            await self._identity.authorize(principal, Action.PULL, repository.project_id)
+        except IdentityError:
             return False
         return True
 

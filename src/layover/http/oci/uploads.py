@@ -39,12 +39,20 @@ class UploadRoutes:
         ]
 
     async def _start(self, request: Request) -> Response:
-        repository = repository_of(request)
-        await self._authenticator.authorize(request, repository, Action.PUSH)
-        query = request.query_params
+        repository, query = repository_of(request), request.query_params
+        # Both only count together (distribution-spec v1.1.1, "Mounting a blob from another
+        # repository").
+        is_mount = "mount" in query and "from" in query
+        source = RepositoryName.parse(query["from"]) if is_mount else None
+        principal = await self._authenticator.authorize(request, repository, Action.PUSH, source)
         if "mount" in query:
             digest = Digest.parse(query["mount"])
-            if await self._mount(request, repository, digest):
+            # Without pull on the source its blobs do not exist for this client: it uploads.
+            if (
+                source is not None
+                and await self._authenticator.may_pull(principal, source)
+                and await self._blobs.mount(source, repository, digest)
+            ):
                 return _created(repository, digest)
         elif "digest" in query:
             digest = Digest.parse(query["digest"])
@@ -52,17 +60,6 @@ class UploadRoutes:
             return _created(repository, digest)
         upload = await self._uploads.start(repository)
         return _session(HTTPStatus.ACCEPTED, upload)
-
-    async def _mount(self, request: Request, repository: RepositoryName, digest: Digest) -> bool:
-        """Whether the blob could be mounted; if not, the client uploads it."""
-        text = request.query_params.get("from")
-        if text is None:
-            return False
-        source = RepositoryName.parse(text)
-        # Without pull on the source its blobs do not exist for this client.
-        if not await self._authenticator.may_pull(request, source):
-            return False
-        return await self._blobs.mount(source, repository, digest)
 
     async def _session(self, request: Request) -> Response:
         repository, upload_id = repository_of(request), request.path_params["upload_id"]
