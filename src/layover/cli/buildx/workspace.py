@@ -41,7 +41,8 @@ class Workspace:
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
-        self._folder = Path(tempfile.mkdtemp(prefix="layover-build-"))
+        _sweep(Path(tempfile.gettempdir()))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"layover-build-{os.getpid()}-"))
         self.docker = self._folder / "docker"
         self.buildx = self._folder / "buildx"
 
@@ -122,6 +123,18 @@ class Workspace:
         if address.server_name:
             options.append(f"servername={address.server_name}")
         return options
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what builds left whose process was killed: there are credentials in it."""
+    for path in folder.glob("layover-build-*-*"):
+        pid = path.name.split("-")[2]
+        try:
+            is_ours = path.lstat().st_uid == os.getuid() and path.is_dir() and pid.isdigit()
+            if is_ours and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+                shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            continue
 
 
 def with_credentials(config: Mapping[str, Any], credentials: Mapping[str, str]) -> dict[str, Any]:

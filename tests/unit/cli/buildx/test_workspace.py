@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,18 @@ def test_the_users_docker_folder_is_linked_to_and_never_written_to(tmp_path: Pat
     assert (user / "contexts" / "meta").is_dir()
     assert json.loads((user / "config.json").read_text()) == {"auths": {"other": {"auth": "x"}}}
     assert not list((user / "buildx").iterdir())
+
+
+def test_what_a_killed_build_left_goes_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    # No process has a number beyond the kernel's greatest limit.
+    for name in ("layover-build-4194305-x", f"layover-build-{os.getpid()}-x", "layover-build-x-y"):
+        (tmp_path / name).mkdir()
+    with Workspace(environment(tmp_path)):
+        left = {path.name for path in tmp_path.glob("layover-build-*-[xy]")}
+    assert left == {f"layover-build-{os.getpid()}-x", "layover-build-x-y"}
 
 
 def test_a_context_is_recognized_from_build_to_build(tmp_path: Path) -> None:
