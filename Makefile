@@ -13,7 +13,7 @@ LISTEN ?= 127.0.0.1:5000
 # Extra arguments: make test ARGS="-k docker -x", make serve ARGS="--tls-cert ..."
 ARGS ?=
 
-.PHONY: help install engines demo serve test lint format bench proto lock clean dev
+.PHONY: help install engines demo serve test lint format bench proto docs lock clean dev
 
 help: ## list the tasks
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ bench: dev engines ## measure Layover beside its peers
 
 proto: dev ## generate src/layover/rpc from proto/
 	@scripts/generate-rpc
+
+docs: dev ## make docs/cli.md and docs/settings.md from the code
+	$(VENV)/python -m layover.cli.reference > docs/cli.md
+	$(VENV)/python -m layover.settings_page > docs/settings.md
 
 lock: dev ## resolve requirements/*.txt anew from pyproject.toml
 	@uv=$$(command -v $(VENV)/uv || command -v uv) || { echo "error: uv is not installed: pip install uv" >&2; exit 1; }; \

@@ -76,7 +76,8 @@ class Build(Message[_BuildFields]):
             repeated string tags = 9;
             ```
         images:
-            What is in the registry under this build, an entry a target.
+            What is in the registry under this build, an entry a target. Left empty in listings, where
+            a size above 0 tells that the build is saved.
 
             ```proto
             repeated layover.v1.SavedImage images = 10;
