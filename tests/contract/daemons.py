@@ -1,7 +1,6 @@
 """Real BuildKit daemons for the tests, each in a folder of its own."""
 
 import asyncio
-import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from layover.adapters.buildkit.certificates import SERVER_NAME, Authority
 from layover.builds.builders import BuilderConfig
-from tests.e2e.processes import Background, environment, find, free_port
+from tests.e2e.processes import Background, environment, find, free_port, remove
 
 
 def now() -> datetime:
@@ -74,7 +73,7 @@ async def short_folder() -> AsyncIterator[Path]:
     try:
         yield folder
     finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await asyncio.to_thread(remove, folder)
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], what: str) -> None:

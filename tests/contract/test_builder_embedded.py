@@ -16,6 +16,7 @@ import pytest
 from layover.adapters.buildkit import embedded as embedded_module
 from layover.adapters.buildkit.daemon_config import RegistryAccess
 from layover.adapters.buildkit.embedded import EmbeddedBuilder
+from layover.adapters.buildkit.mounts import mounts_below
 from layover.adapters.buildkit.probe import probe
 from layover.adapters.buildkit.processes import (
     ProcessIdentity,
@@ -161,8 +162,9 @@ async def test_a_daemon_that_is_killed_comes_back_at_its_address(folder: Path) -
         assert builder.address == address
         (successor,) = daemons(folder)
         assert successor != daemon
-        # The step that it ran died with it.
+        # The step that it ran died with it, and its file system is gone.
         assert containers(folder) == []
+        assert mounts_below(folder, Path("/proc/self/mountinfo").read_text()) == []
 
 
 async def test_the_end_of_the_server_is_the_end_of_the_daemon_and_of_its_containers(

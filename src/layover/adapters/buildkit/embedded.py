@@ -32,6 +32,7 @@ from layover.adapters.buildkit.daemon_config import (
     RegistryAccess,
 )
 from layover.adapters.buildkit.daemon_log import DaemonLog
+from layover.adapters.buildkit.mounts import unmount_below
 from layover.adapters.buildkit.probe import probe
 from layover.adapters.buildkit.processes import (
     ProcessIdentity,
@@ -196,6 +197,8 @@ class EmbeddedBuilder:
             if identity is not None:
                 await end(identity, config.root)
             await process.wait()
+            unmount_below(config.root)
+            config.trace_socket.unlink(missing_ok=True)
             # Its output ends with the last process that has it, and all of them are gone.
             await asyncio.wait({reading}, timeout=_OUTPUT_TIMEOUT_SECONDS)
             reading.cancel()
@@ -234,6 +237,7 @@ class EmbeddedBuilder:
             _log.warning("stale_buildkitd_found", pid=process.pid)
             await end(process, config.root)
         await kill(processes_rooted_in(config.root))
+        unmount_below(config.root)
 
     @contextlib.contextmanager
     def _locked_folder(self) -> Iterator[None]:
