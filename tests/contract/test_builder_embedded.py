@@ -96,6 +96,10 @@ def containers(folder: Path) -> list[ProcessIdentity]:
     return processes_rooted_in(folder / "buildkit" / "root")
 
 
+def mounts(folder: Path) -> list[str]:
+    return mounts_below(folder, Path("/proc/self/mountinfo").read_text())
+
+
 async def gone(folder: Path) -> None:
     async def check() -> bool:
         return not daemons(folder) and not containers(folder)
@@ -164,7 +168,7 @@ async def test_a_daemon_that_is_killed_comes_back_at_its_address(folder: Path) -
         assert successor != daemon
         # The step that it ran died with it, and its file system is gone.
         assert containers(folder) == []
-        assert mounts_below(folder, Path("/proc/self/mountinfo").read_text()) == []
+        assert mounts(folder) == []
 
 
 async def test_the_end_of_the_server_is_the_end_of_the_daemon_and_of_its_containers(
