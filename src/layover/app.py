@@ -84,6 +84,15 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
             ssl_keyfile=settings.tls_key,
             timeout_graceful_shutdown=int(settings.shutdown_timeout.total_seconds()),
         )
+        if settings.public_url and not (settings.builders or settings.builder_listen):
+            dialled = urlsplit(settings.public_url).hostname
+            if dialled != settings.listen_host and not settings.listens_on_all:
+                # As behind a proxy, which passes HTTP on and not the builder's port.
+                _log.warning(
+                    "builder_listen_missing",
+                    clients_dial=dialled,
+                    builder_listens_on=settings.listen_host,
+                )
         if settings.listens_on_all and not settings.public_url:
             _log.warning("public_url_missing", clients_are_told=settings.url)
         print(welcome, end="", flush=True)
@@ -189,6 +198,7 @@ def _remote_builders(settings: Settings) -> list[RemoteBuilder]:
 
 def _embedded_builder(settings: Settings) -> EmbeddedBuilder:
     """The BuildKit of a server whose settings name none; it pushes to this very server."""
+    host, port = settings.builder_address
     return EmbeddedBuilder(
         settings.data_dir / "buildkit",
         RegistryAccess(
@@ -198,8 +208,8 @@ def _embedded_builder(settings: Settings) -> EmbeddedBuilder:
             ca_cert=settings.tls_cert.absolute() if settings.tls_cert else None,
         ),
         _now,
-        listen_host=settings.listen_host,
-        port=settings.builder_port,
+        listen_host=host,
+        port=port,
         advertised_host=urlsplit(settings.url).hostname,
         cache_bytes=settings.builder_cache,
     )

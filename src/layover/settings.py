@@ -149,11 +149,12 @@ class Settings(BaseSettings):
         default=timedelta(minutes=2),
         description="How long a build waits for a healthy builder before it is told there is none.",
     )
-    builder_port: int = Field(
-        default=0,
-        ge=0,
-        le=65535,
-        description="The port that the embedded builder listens on; 0 takes a free one.",
+    builder_listen: str = Field(
+        default="",
+        description=(
+            "Where the embedded builder listens, HOST:PORT; on the host of `listen` and a free"
+            " port when empty. Clients dial the host of `public_url`."
+        ),
     )
     builder_cache: Size = Field(
         default=20 << 30, description="The most that the embedded builder's cache may take."
@@ -175,8 +176,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":
-        if _LISTEN.fullmatch(self.listen) is None or self.listen_port > 65535:
-            raise ValueError(f"listen has to be HOST:PORT, not {self.listen!r}")
+        for field, address in (("listen", self.listen), ("builder_listen", self.builder_listen)):
+            is_given = address or field == "listen"
+            if is_given and (_LISTEN.fullmatch(address) is None or _split(address)[1] > 65535):
+                raise ValueError(f"{field} has to be HOST:PORT, not {address!r}")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together: give both or none")
         for path in (self.tls_cert, self.tls_key):
@@ -200,11 +203,16 @@ class Settings(BaseSettings):
 
     @property
     def listen_host(self) -> str:
-        return self.listen.rpartition(":")[0].strip("[]")
+        return _split(self.listen)[0]
 
     @property
     def listen_port(self) -> int:
-        return int(self.listen.rpartition(":")[2])
+        return _split(self.listen)[1]
+
+    @property
+    def builder_address(self) -> tuple[str, int]:
+        """The host and port that the embedded builder listens on; 0 for a free port."""
+        return _split(self.builder_listen) if self.builder_listen else (self.listen_host, 0)
 
     @property
     def url(self) -> str:
@@ -223,6 +231,11 @@ class Settings(BaseSettings):
     def registry_host(self) -> str:
         """The registry's host as it stands in image references, with its port if it has one."""
         return urlsplit(self.url).netloc
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def load(config_path: Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
