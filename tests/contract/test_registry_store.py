@@ -215,7 +215,7 @@ async def test_foreign_layers_and_subjects_need_not_be_there(stores: Stores) -> 
     assert await stores.registry.find_manifest(REPOSITORY, Tag("main"))
 
 
-async def test_an_image_of_ten_thousand_missing_layers_is_refused_in_few_words(stores: Stores) -> None:
+async def test_ten_thousand_missing_layers_are_refused_in_few_words(stores: Stores) -> None:
     await push_blob(stores, REPOSITORY, b"{}")
     layers = [descriptor("a/b", str(number).encode()) for number in range(10_000)]
     body = image(layers=layers)
