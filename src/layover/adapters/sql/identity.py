@@ -2,11 +2,32 @@
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Insert, and_, delete, insert, or_, select
+from sqlalchemy import (
+    Connection,
+    Executable,
+    Insert,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+)
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.schema import organizations, projects, server_keys, tokens, users
 from layover.identity.models import FirstTenant, Principal, Project, TokenKind
+
+# What every request asks. Made once: building a statement and finding it in SQLAlchemy's cache
+# takes longer than SQLite does to answer it.
+_LIVE = or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > bindparam("now"))
+_TOKEN_BY_SECRET = select(tokens).where(tokens.c.secret_hash == bindparam("key"), _LIVE)
+_TOKEN_BY_ID = select(tokens).where(tokens.c.id == bindparam("key"), _LIVE)
+_PROJECTS = select(projects, organizations.c.name.label("organization_name")).join(organizations)
+_PROJECT_BY_ID = _PROJECTS.where(projects.c.id == bindparam("key"))
+_PROJECTS_OF = _PROJECTS.where(projects.c.organization_id == bindparam("key")).order_by(
+    projects.c.name, projects.c.id
+)
 
 
 class SqlIdentityStore:
@@ -16,16 +37,15 @@ class SqlIdentityStore:
         self._database = database
 
     async def find_principal(self, secret_hash: bytes, now: datetime) -> Principal | None:
-        return await self._find(tokens.c.secret_hash == secret_hash, now)
+        return await self._find(_TOKEN_BY_SECRET, secret_hash, now)
 
     async def find_principal_by_id(self, token_id: str, now: datetime) -> Principal | None:
-        return await self._find(tokens.c.id == token_id, now)
+        return await self._find(_TOKEN_BY_ID, token_id, now)
 
-    async def _find(self, condition: ColumnElement[bool], now: datetime) -> Principal | None:
-        query = select(tokens).where(
-            condition, or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now)
+    async def _find(self, query: Executable, key: bytes | str, now: datetime) -> Principal | None:
+        row = await self._database.read(
+            lambda connection: connection.execute(query, {"key": key, "now": now}).first()
         )
-        row = await self._database.read(lambda connection: connection.execute(query).first())
         if row is None:
             return None
         return Principal(
@@ -60,20 +80,16 @@ class SqlIdentityStore:
         return await self._database.write(lambda connection: connection.execute(statement).rowcount)
 
     async def find_project(self, project_id: str) -> Project | None:
-        found = await self._projects(projects.c.id == project_id)
+        found = await self._projects(_PROJECT_BY_ID, project_id)
         return found[0] if found else None
 
     async def list_projects(self, organization_id: str) -> list[Project]:
-        return await self._projects(projects.c.organization_id == organization_id)
+        return await self._projects(_PROJECTS_OF, organization_id)
 
-    async def _projects(self, condition: ColumnElement[bool]) -> list[Project]:
-        query = (
-            select(projects, organizations.c.name.label("organization_name"))
-            .join(organizations)
-            .where(condition)
-            .order_by(projects.c.name, projects.c.id)
+    async def _projects(self, query: Executable, key: str) -> list[Project]:
+        rows = await self._database.read(
+            lambda connection: connection.execute(query, {"key": key}).all()
         )
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [
             Project(
                 id=row.id,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
 from layover.adapters.sql.database import Database, insert_or_ignore, insert_or_ignore_all
 from layover.adapters.sql.schema import (
@@ -34,7 +34,8 @@ from layover.registry.models import (
     is_named_for,
 )
 
-_BLOB, _MANIFEST = "blob", "manifest"
+# What a manifest refers to, in manifest_references.
+_TO_BLOB, _TO_MANIFEST = "blob", "manifest"
 
 # SQLite takes 32,766 parameters a statement; a manifest may name 10,000 layers.
 _MAX_PARAMETERS = 5_000
@@ -42,6 +43,28 @@ _MAX_PARAMETERS = 5_000
 # What a page of referrers holds: annotations, and the rest of a descriptor.
 _REFERRERS_PAGE_BYTES = 1 << 20
 _DESCRIPTOR_BYTES = 500
+
+
+# What every pull asks. Made once: building a statement and finding it in SQLAlchemy's cache
+# takes longer than SQLite does to answer it.
+_IN_REPOSITORY = repositories.c.name == bindparam("repository")
+_BLOB_SIZE = (
+    select(blobs.c.size_bytes)
+    .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)
+    .join(repositories)
+    .where(_IN_REPOSITORY, blobs.c.digest == bindparam("digest"))
+)
+_MANIFEST = (
+    select(manifests.c.digest, manifests.c.media_type, manifests.c.body)
+    .select_from(manifests)
+    .join(repositories)
+    .where(_IN_REPOSITORY)
+)
+_MANIFEST_BY_DIGEST = _MANIFEST.where(manifests.c.digest == bindparam("reference"))
+_MANIFEST_BY_TAG = _MANIFEST.join(
+    tags,
+    and_(tags.c.repository_id == manifests.c.repository_id, tags.c.digest == manifests.c.digest),
+).where(tags.c.name == bindparam("reference"))
 
 
 class SqlRegistryStore:
@@ -53,13 +76,10 @@ class SqlRegistryStore:
     # --- blobs --------------------------------------------------------------------------------
 
     async def blob_size(self, repository: RepositoryName, digest: Digest) -> int | None:
-        query = (
-            select(blobs.c.size_bytes)
-            .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)
-            .join(repositories)
-            .where(repositories.c.name == repository.value, blobs.c.digest == str(digest))
+        asked = {"repository": repository.value, "digest": str(digest)}
+        return await self._database.read(
+            lambda connection: connection.execute(_BLOB_SIZE, asked).scalar()
         )
-        return await self._database.read(lambda connection: connection.execute(query).scalar())
 
     async def link_upload(self, upload: Upload, digest: Digest, now: datetime) -> None:
         def work(connection: Connection) -> None:
@@ -88,7 +108,7 @@ class SqlRegistryStore:
             repository_id = _repository_id(connection, repository)
             if repository_id is None or not _linked(connection, repository_id, {str(digest)}):
                 raise BlobUnknown(repository, digest)
-            user = _first_user(connection, repository_id, digest, _BLOB)
+            user = _first_user(connection, repository_id, digest, _TO_BLOB)
             if user is not None:
                 raise BlobInUse(digest, user)
             connection.execute(
@@ -189,23 +209,9 @@ class SqlRegistryStore:
     async def find_manifest(
         self, repository: RepositoryName, reference: Reference
     ) -> StoredManifest | None:
-        query = (
-            select(manifests.c.digest, manifests.c.media_type, manifests.c.body)
-            .select_from(manifests)
-            .join(repositories)
-            .where(repositories.c.name == repository.value)
-        )
-        if isinstance(reference, Tag):
-            query = query.join(
-                tags,
-                and_(
-                    tags.c.repository_id == manifests.c.repository_id,
-                    tags.c.digest == manifests.c.digest,
-                ),
-            ).where(tags.c.name == reference.value)
-        else:
-            query = query.where(manifests.c.digest == str(reference))
-        row = await self._database.read(lambda connection: connection.execute(query).first())
+        query = _MANIFEST_BY_TAG if isinstance(reference, Tag) else _MANIFEST_BY_DIGEST
+        asked = {"repository": repository.value, "reference": str(reference)}
+        row = await self._database.read(lambda connection: connection.execute(query, asked).first())
         return row and StoredManifest(Digest.parse(row.digest), row.media_type, row.body)
 
     async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
@@ -215,7 +221,7 @@ class SqlRegistryStore:
                 connection, repository_id, {str(digest)}
             ):
                 raise ManifestUnknown(repository, digest)
-            index = _first_user(connection, repository_id, digest, _MANIFEST)
+            index = _first_user(connection, repository_id, digest, _TO_MANIFEST)
             if index is not None:
                 raise ManifestInUse(digest, index)
             named = and_(tags.c.repository_id == repository_id, tags.c.digest == str(digest))
@@ -448,8 +454,8 @@ def _insert_manifest(
         body=stored.body,
         pushed_at=now,
     )
-    kinds = {str(blob.digest): _BLOB for blob in manifest.needed_blobs}
-    kinds |= {str(child.digest): _MANIFEST for child in manifest.manifests}
+    kinds = {str(blob.digest): _TO_BLOB for blob in manifest.needed_blobs}
+    kinds |= {str(child.digest): _TO_MANIFEST for child in manifest.manifests}
     insert_or_ignore_all(
         connection,
         manifest_references,
