@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from layover.adapters.sql.database import Database
-from layover.adapters.sql.registry import delete_manifests, parts
+from layover.adapters.sql.registry_rows import delete_manifests, parts
 from layover.adapters.sql.schema import blobs, manifest_references, manifests, repositories, tags
 from layover.builds.models import SavedImage
 from layover.oci.manifests import INDEX_TYPES, Manifest, parse_manifest

@@ -6,10 +6,25 @@ from datetime import datetime
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
-from layover.adapters.sql.database import Database, insert_or_ignore, insert_or_ignore_all
+from layover.adapters.sql.database import Database, insert_or_ignore
+from layover.adapters.sql.registry_rows import (
+    TO_BLOB,
+    TO_MANIFEST,
+    check_references,
+    check_tag,
+    delete_manifests,
+    ensure_repository,
+    find_repository,
+    first_user,
+    has_manifests,
+    insert_manifest,
+    link,
+    linked,
+    parts,
+    set_tag,
+)
 from layover.adapters.sql.schema import (
     blobs,
-    manifest_references,
     manifests,
     repositories,
     repository_blobs,
@@ -22,7 +37,6 @@ from layover.oci.names import Reference, RepositoryName, Tag
 from layover.registry.models import (
     BlobInUse,
     BlobUnknown,
-    ManifestBlobUnknown,
     ManifestInUse,
     ManifestUnknown,
     Referrer,
@@ -33,12 +47,6 @@ from layover.registry.models import (
     Upload,
     is_named_for,
 )
-
-# What a manifest refers to, in manifest_references.
-_TO_BLOB, _TO_MANIFEST = "blob", "manifest"
-
-# SQLite takes 32,766 parameters a statement; a manifest may name 10,000 layers.
-_MAX_PARAMETERS = 5_000
 
 # What a page of referrers holds: annotations, and the rest of a descriptor.
 _REFERRERS_PAGE_BYTES = 1 << 20
@@ -86,7 +94,7 @@ class SqlRegistryStore:
             insert_or_ignore(
                 connection, blobs, digest=str(digest), size_bytes=upload.size_bytes, created_at=now
             )
-            _link(connection, _ensure_repository(connection, upload.repository, now), digest, now)
+            link(connection, ensure_repository(connection, upload.repository, now), digest, now)
             connection.execute(delete(uploads).where(uploads.c.id == upload.id))
 
         await self._database.write(work)
@@ -95,20 +103,20 @@ class SqlRegistryStore:
         self, source: RepositoryName, target: RepositoryName, digest: Digest, now: datetime
     ) -> bool:
         def work(connection: Connection) -> bool:
-            source_id = _repository_id(connection, source)
-            if source_id is None or not _linked(connection, source_id, {str(digest)}):
+            source_id = find_repository(connection, source)
+            if source_id is None or not linked(connection, source_id, {str(digest)}):
                 return False
-            _link(connection, _ensure_repository(connection, target, now), digest, now)
+            link(connection, ensure_repository(connection, target, now), digest, now)
             return True
 
         return await self._database.write(work)
 
     async def unlink_blob(self, repository: RepositoryName, digest: Digest) -> None:
         def work(connection: Connection) -> None:
-            repository_id = _repository_id(connection, repository)
-            if repository_id is None or not _linked(connection, repository_id, {str(digest)}):
+            repository_id = find_repository(connection, repository)
+            if repository_id is None or not linked(connection, repository_id, {str(digest)}):
                 raise BlobUnknown(repository, digest)
-            user = _first_user(connection, repository_id, digest, _TO_BLOB)
+            user = first_user(connection, repository_id, digest, TO_BLOB)
             if user is not None:
                 raise BlobInUse(digest, user)
             connection.execute(
@@ -127,7 +135,7 @@ class SqlRegistryStore:
             connection.execute(
                 insert(uploads).values(
                     id=upload.id,
-                    repository_id=_ensure_repository(connection, upload.repository, now),
+                    repository_id=ensure_repository(connection, upload.repository, now),
                     size_bytes=upload.size_bytes,
                     created_at=now,
                     expires_at=upload.expires_at,
@@ -196,13 +204,13 @@ class SqlRegistryStore:
         now: datetime,
     ) -> None:
         def work(connection: Connection) -> None:
-            repository_id = _ensure_repository(connection, repository, now)
+            repository_id = ensure_repository(connection, repository, now)
             if tag is not None:
-                _check_tag(connection, repository_id, tag, build_id)
-            _check_references(connection, repository, repository_id, manifest)
-            _insert_manifest(connection, repository_id, stored, manifest, now)
+                check_tag(connection, repository_id, tag, build_id)
+            check_references(connection, repository, repository_id, manifest)
+            insert_manifest(connection, repository_id, stored, manifest, now)
             if tag is not None:
-                _set_tag(connection, repository_id, tag, stored.digest, build_id, now)
+                set_tag(connection, repository_id, tag, stored.digest, build_id, now)
 
         await self._database.write(work)
 
@@ -216,12 +224,10 @@ class SqlRegistryStore:
 
     async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
         def work(connection: Connection) -> None:
-            repository_id = _repository_id(connection, repository)
-            if repository_id is None or not _has_manifests(
-                connection, repository_id, {str(digest)}
-            ):
+            repository_id = find_repository(connection, repository)
+            if repository_id is None or not has_manifests(connection, repository_id, {str(digest)}):
                 raise ManifestUnknown(repository, digest)
-            index = _first_user(connection, repository_id, digest, _TO_MANIFEST)
+            index = first_user(connection, repository_id, digest, TO_MANIFEST)
             if index is not None:
                 raise ManifestInUse(digest, index)
             named = and_(tags.c.repository_id == repository_id, tags.c.digest == str(digest))
@@ -239,9 +245,9 @@ class SqlRegistryStore:
 
     async def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
         def work(connection: Connection) -> None:
-            repository_id = _repository_id(connection, repository)
+            repository_id = find_repository(connection, repository)
             if repository_id is not None:
-                _check_tag(connection, repository_id, tag, None)
+                check_tag(connection, repository_id, tag, None)
             gone = connection.execute(
                 delete(tags).where(tags.c.repository_id == repository_id, tags.c.name == tag.value)
             )
@@ -316,194 +322,3 @@ class SqlRegistryStore:
             return ReferrerPage(tuple(found), has_more=False)
 
         return await self._database.read(work)
-
-
-def delete_manifests(connection: Connection, repository_id: int, digests: set[str]) -> None:
-    """Remove manifests that nothing names and nothing refers to any more."""
-    for part in parts(digests):
-        connection.execute(
-            delete(manifest_references).where(
-                manifest_references.c.repository_id == repository_id,
-                manifest_references.c.manifest_digest.in_(part),
-            )
-        )
-        connection.execute(
-            delete(manifests).where(
-                manifests.c.repository_id == repository_id, manifests.c.digest.in_(part)
-            )
-        )
-
-
-def _repository_id(connection: Connection, repository: RepositoryName) -> int | None:
-    query = select(repositories.c.id).where(repositories.c.name == repository.value)
-    return connection.execute(query).scalar()
-
-
-def _ensure_repository(connection: Connection, repository: RepositoryName, now: datetime) -> int:
-    """A repository comes to be with its first content; its project is there already."""
-    repository_id = _repository_id(connection, repository)
-    if repository_id is None:
-        insert_or_ignore(
-            connection,
-            repositories,
-            name=repository.value,
-            project_id=repository.project_id,
-            created_at=now,
-        )
-        repository_id = _repository_id(connection, repository)
-    assert repository_id is not None
-    return repository_id
-
-
-def _link(connection: Connection, repository_id: int, digest: Digest, now: datetime) -> None:
-    insert_or_ignore(
-        connection,
-        repository_blobs,
-        repository_id=repository_id,
-        digest=str(digest),
-        linked_at=now,
-    )
-
-
-def _linked(connection: Connection, repository_id: int, digests: set[str]) -> set[str]:
-    """Those of `digests` that are blobs which the repository shows."""
-    return {
-        digest
-        for part in parts(digests)
-        for digest in connection.execute(
-            select(repository_blobs.c.digest).where(
-                repository_blobs.c.repository_id == repository_id,
-                repository_blobs.c.digest.in_(part),
-            )
-        ).scalars()
-    }
-
-
-def _has_manifests(connection: Connection, repository_id: int, digests: set[str]) -> set[str]:
-    """Those of `digests` that are manifests of the repository."""
-    return {
-        digest
-        for part in parts(digests)
-        for digest in connection.execute(
-            select(manifests.c.digest).where(
-                manifests.c.repository_id == repository_id, manifests.c.digest.in_(part)
-            )
-        ).scalars()
-    }
-
-
-def _first_user(
-    connection: Connection, repository_id: int, digest: Digest, kind: str
-) -> str | None:
-    """The digest of a manifest that refers to `digest`, if there is one."""
-    query = (
-        select(manifest_references.c.manifest_digest)
-        .where(
-            manifest_references.c.repository_id == repository_id,
-            manifest_references.c.digest == str(digest),
-            manifest_references.c.kind == kind,
-        )
-        .limit(1)
-    )
-    return connection.execute(query).scalar()
-
-
-def _check_tag(connection: Connection, repository_id: int, tag: Tag, build_id: str | None) -> None:
-    """Raise TagProtected when the tag is another build's own name; save tags move."""
-    owner = connection.execute(
-        select(tags.c.build_id).where(
-            tags.c.repository_id == repository_id, tags.c.name == tag.value
-        )
-    ).scalar()
-    if owner is not None and owner != build_id and is_named_for(tag, owner):
-        raise TagProtected(tag, owner)
-
-
-def _check_references(
-    connection: Connection, repository: RepositoryName, repository_id: int, manifest: Manifest
-) -> None:
-    """Raise ManifestBlobUnknown unless the repository holds what the manifest needs."""
-    needed_blobs = {str(blob.digest): blob.digest for blob in manifest.needed_blobs}
-    needed_manifests = {str(child.digest): child.digest for child in manifest.manifests}
-    missing = {
-        **_without(needed_blobs, _linked(connection, repository_id, set(needed_blobs))),
-        **_without(
-            needed_manifests, _has_manifests(connection, repository_id, set(needed_manifests))
-        ),
-    }
-    if missing:
-        raise ManifestBlobUnknown(repository, tuple(missing.values()))
-
-
-def _insert_manifest(
-    connection: Connection,
-    repository_id: int,
-    stored: StoredManifest,
-    manifest: Manifest,
-    now: datetime,
-) -> None:
-    insert_or_ignore(
-        connection,
-        manifests,
-        repository_id=repository_id,
-        digest=str(stored.digest),
-        media_type=stored.media_type,
-        artifact_type=manifest.artifact_type,
-        subject=str(manifest.subject.digest) if manifest.subject else None,
-        annotations=json.dumps(dict(manifest.annotations)),
-        body=stored.body,
-        pushed_at=now,
-    )
-    kinds = {str(blob.digest): _TO_BLOB for blob in manifest.needed_blobs}
-    kinds |= {str(child.digest): _TO_MANIFEST for child in manifest.manifests}
-    insert_or_ignore_all(
-        connection,
-        manifest_references,
-        [
-            {
-                "repository_id": repository_id,
-                "manifest_digest": str(stored.digest),
-                "digest": digest,
-                "kind": kind,
-            }
-            for digest, kind in kinds.items()
-        ],
-    )
-
-
-def _set_tag(
-    connection: Connection,
-    repository_id: int,
-    tag: Tag,
-    digest: Digest,
-    build_id: str | None,
-    now: datetime,
-) -> None:
-    changed = connection.execute(
-        update(tags)
-        .where(tags.c.repository_id == repository_id, tags.c.name == tag.value)
-        .values(digest=str(digest), build_id=build_id, updated_at=now)
-    )
-    if not changed.rowcount:
-        connection.execute(
-            insert(tags).values(
-                repository_id=repository_id,
-                name=tag.value,
-                digest=str(digest),
-                build_id=build_id,
-                updated_at=now,
-            )
-        )
-
-
-def _without(needed: dict[str, Digest], found: set[str]) -> dict[str, Digest]:
-    return {text: digest for text, digest in needed.items() if text not in found}
-
-
-def parts(values: Collection[str]) -> list[list[str]]:
-    """`values` in lists that fit a statement's parameters."""
-    ordered = sorted(values)
-    return [
-        ordered[start : start + _MAX_PARAMETERS]
-        for start in range(0, len(ordered), _MAX_PARAMETERS)
-    ]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from layover.adapters.sql import registry
+from layover.adapters.sql import registry_rows
 from layover.adapters.sql.images import SqlSavedImages
 from layover.builds.models import SavedImage
 from layover.oci.digest import Digest
@@ -160,7 +160,7 @@ async def test_a_build_of_many_images_is_deleted_in_parts(
     stores: Stores, images: SqlSavedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As with more digests than SQLite takes parameters.
-    monkeypatch.setattr(registry, "_MAX_PARAMETERS", 3)
+    monkeypatch.setattr(registry_rows, "_MAX_PARAMETERS", 3)
     children = [
         await save(stores, "b1", f"b1-{number}", str(number).encode()) for number in range(9)
     ]
