@@ -276,6 +276,19 @@ async def test_a_manifest_that_an_index_needs_is_not_deleted(stores: Stores) -> 
     await stores.registry.delete_manifest(REPOSITORY, Digest.of(child))
 
 
+async def test_what_is_a_manifest_here_and_a_layer_there_is_in_use_as_what_it_is(
+    stores: Stores,
+) -> None:
+    body = await push_image(stores, REPOSITORY, b"layer")
+    # The manifest's very bytes as a layer of another image.
+    other = await push_image(stores, REPOSITORY, body)
+    with pytest.raises(BlobInUse):
+        await stores.registry.unlink_blob(REPOSITORY, Digest.of(body))
+    await stores.registry.delete_manifest(REPOSITORY, Digest.of(body))
+    await stores.registry.delete_manifest(REPOSITORY, Digest.of(other))
+    await stores.registry.unlink_blob(REPOSITORY, Digest.of(body))
+
+
 @pytest.mark.parametrize("tag", ["b1", "b1-app"])
 async def test_what_a_build_saved_under_its_id_is_its_own(stores: Stores, tag: str) -> None:
     body = await push_image(stores, REPOSITORY, b"layer", tag=tag, build_id="b1")

@@ -195,7 +195,6 @@ def _open_at(path: Path, offset: int) -> int:
     try:
         if os.fstat(file).st_size < offset:
             raise OSError(errno.EIO, "the upload's file is shorter than what was acknowledged")
-        os.ftruncate(file, offset)
     except OSError:
         os.close(file)
         raise

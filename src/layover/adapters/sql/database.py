@@ -95,9 +95,8 @@ def insert_or_ignore_all(
 
 
 async def _in_thread(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
-    # Shielded: a client that goes away must not leave a caller unsure whether its
-    # transaction was committed; the thread runs to the end in any case.
-    return await asyncio.shield(asyncio.get_running_loop().run_in_executor(executor, call))
+    # A caller that is canceled leaves a transaction that has begun to run to its end.
+    return await asyncio.get_running_loop().run_in_executor(executor, call)
 
 
 def _transact(engine: Engine, work: Work[Result]) -> Result:

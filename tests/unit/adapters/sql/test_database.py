@@ -1,6 +1,7 @@
 import asyncio
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,15 +78,20 @@ async def test_writers_of_two_processes_that_read_first_both_succeed(
 
 
 async def test_a_caller_that_is_canceled_leaves_its_transaction_whole(database: Database) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
     def work(connection: Connection) -> None:
         insert(connection, 1)
+        begun.set()
+        may_go_on.wait()
         insert(connection, 2)
 
     task = asyncio.create_task(database.write(work))
-    await asyncio.sleep(0)
+    await asyncio.to_thread(begun.wait)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    may_go_on.set()
     # The one writer has come to the next transaction, so it is through with that one.
     await database.write(lambda connection: insert(connection, 3))
     assert await count(database) == 3

@@ -132,6 +132,22 @@ async def test_a_deleted_build_takes_what_it_alone_needs(
     assert len(await images.of_build("mine", "b2")) == 1
 
 
+async def test_a_deleted_build_leaves_what_anothers_index_needs(
+    stores: Stores, images: SqlSavedImages
+) -> None:
+    for content in (CONFIG, b"layer"):
+        await push_blob(stores, PROJECT, content)
+    child = image(b"layer", config=CONFIG)
+    await put_manifest(stores, PROJECT, child)
+    for build_id in ("b1", "b2"):
+        parent = index(child, annotations={"build": build_id})
+        await put_manifest(stores, PROJECT, parent, build_id, build_id)
+    await images.delete("mine", "b1")
+    assert await is_there(stores, child)
+    await images.delete("mine", "b2")
+    assert not await is_there(stores, child)
+
+
 async def test_a_deleted_build_leaves_what_others_name(
     stores: Stores, images: SqlSavedImages
 ) -> None:
