@@ -96,6 +96,22 @@ def test_a_tag_moves_and_every_later_answer_knows(registry: Registry) -> None:
         assert registry("GET", "manifests/main").body == body
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["manifests", "blobs", "uploads", "blobs/uploads", "tags/list", "referrers", "v2", "token"],
+)
+def test_a_repository_may_be_named_as_an_endpoint_is(registry: Registry, name: str) -> None:
+    named = registry.at(f"{registry.repository}/{name}")
+    body = named.push_image("list", b"layer")
+    assert named("GET", "manifests/list").body == body
+    assert named("GET", f"blobs/{digest_of(b'layer')}").body == b"layer"
+    assert named("GET", "tags/list").json() == {"name": named.repository, "tags": ["list"]}
+    session = named.start()
+    assert named("PATCH", session, b"x").headers["Range"] == "0-0"
+    assert named("DELETE", session).status == 204
+    assert named("GET", f"referrers/{digest_of(body)}").json()["manifests"] == []
+
+
 # --- blobs ------------------------------------------------------------------------------------
 
 
@@ -378,7 +394,8 @@ def test_referrers_lead_to_the_next_page_when_they_are_many(registry: Registry) 
     path = f"referrers/{digest_of(subject)}?artifactType=a/b"
     while path:
         page = registry("GET", path)
-        assert len(page.body) < 4 << 20
+        assert len(page.body) < 2 << 20
+        assert len(page.json()["manifests"]) < 5
         seen += [found["digest"] for found in page.json()["manifests"]]
         path = page.headers.get("Link", "")[1:].split(">")[0]
     assert len(set(seen)) == len(seen) == 5

@@ -65,8 +65,6 @@ def oci_routes(
         # Without the slash too: nobody is sent elsewhere to find out.
         Route("/v2", base, methods=["GET"]),
         Route("/v2/", base, methods=["GET"]),
-        # Uploads before blobs: a session's path would read as a blob of a repository
-        # whose name ends in "blobs".
         *UploadRoutes(authenticator, uploads, blobs).routes(),
         *BlobRoutes(authenticator, blobs).routes(),
         *ManifestRoutes(authenticator, manifests).routes(),
