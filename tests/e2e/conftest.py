@@ -3,7 +3,6 @@
 A missing engine is an error of the fixture that needs it, so its tests fail; none is skipped.
 """
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.e2e import processes
 from tests.e2e.certificates import Certificates, make_certificates
 from tests.e2e.engines import DockerEngine, Podman, Skopeo
 from tests.e2e.server import LayoverServer
@@ -33,7 +33,7 @@ def short_tmp() -> Iterator[Path]:
     """A folder with a short path, which sockets need; pytest's own can be too long."""
     folder = Path(tempfile.mkdtemp(prefix="layover-e2e-", dir="/tmp"))
     yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    processes.remove(folder)
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +79,7 @@ def own_folder() -> Iterator[Path]:
     """A folder with a short path for one test."""
     folder = Path(tempfile.mkdtemp(prefix="layover-e2e-", dir="/tmp"))
     yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    processes.remove(folder)
 
 
 @pytest.fixture
