@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import structlog
 import uvicorn
 import uvloop
+from sqlalchemy import URL
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 
@@ -40,6 +41,7 @@ from layover.builds.reports import ReportService
 from layover.http.health import health_routes
 from layover.http.middleware.requests import RequestMiddleware
 from layover.http.oci.routes import oci_routes
+from layover.http.protocol import BoundedHttpProtocol
 from layover.http.rpc import connect_apps
 from layover.identity.registry_tokens import KEY_BYTES, RegistryTokens
 from layover.identity.service import IdentityService
@@ -51,6 +53,10 @@ from layover.startup import check_tls, greeting, keep_admin_token, listening, lo
 
 # A build whose client vanished is noticed this soon after its time has come.
 _VANISHED_INTERVAL = timedelta(seconds=5)
+
+# Clients keep idle connections for a minute or so. Where the server closes first, a request that
+# is on its way meets the close.
+_KEEP_ALIVE_SECONDS = 75
 
 _log = structlog.get_logger(__name__)
 
@@ -77,6 +83,8 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         config = uvicorn.Config(
             app,
             lifespan="off",
+            http=BoundedHttpProtocol,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -117,7 +125,8 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
     async with contextlib.AsyncExitStack() as stack:
         blob_store = FileBlobStore(settings.data_dir / "blobs")
         stack.callback(blob_store.close)
-        database = Database(f"sqlite:///{settings.data_dir / 'layover.db'}")
+        path = str(settings.data_dir / "layover.db")
+        database = Database(URL.create("sqlite", database=path))
         stack.callback(database.close)
         await asyncio.to_thread(migrate, database.engine)
 
@@ -174,6 +183,8 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
         ):
             routes.append(Route(f"{path}/{{method}}", service))
         app = Starlette(routes=routes)
+        # Nothing here is worth a redirect to a host that the client named.
+        app.router.redirect_slashes = False
         app.add_middleware(RequestMiddleware)
         yield app, greeting(settings, tenant)
 

@@ -87,7 +87,8 @@ def test_a_builder_that_dies_in_a_build_fails_it_and_is_there_for_the_next_one(
     running = RunningBuild(server, slow_context(tmp_path / "slow"))
     os.kill(buildkitd_of(server), signal.SIGKILL)
     assert running.process.wait(timeout=60) == 1, running.process.log()
-    assert "Unavailable" in running.process.log()
+    assert "The builder at tcp://127.0.0.1:" in running.process.log()
+    assert "went away during the build: build again." in running.process.log()
     assert newest_status(server) == "failed"
     server.save(busybox_context(tmp_path / "next", "built by the next one"))
 

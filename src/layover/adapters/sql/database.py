@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 class Database:
     """A metadata database; `url` is SQLAlchemy's, `sqlite:///FILE` for the embedded default."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL) -> None:
         self._engine = create_engine(url, pool_size=_READERS, max_overflow=0)
         self._write_engine = self._engine
         self._reads = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")

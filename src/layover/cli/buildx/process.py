@@ -23,6 +23,9 @@ _PIECE_BYTES = 64 * 1024
 # A closed terminal ends a build as Ctrl-C does: secrets in the temporary folder go with it.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+# How long buildx may take to cancel a build that the server stopped.
+_STOP_SECONDS = 10.0
+
 # One signal asks, a second kills buildx; more than these end the recording of it too.
 _PATIENCE = 2
 
@@ -38,6 +41,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self._count = 0
+        self._is_stopped = False
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[object] | None = None
 
@@ -76,15 +80,24 @@ class Interruption:
             self._task.cancel()
 
     def stop(self) -> None:
-        """End the build for another reason than the user's."""
+        """End the build for another reason than the user's, whatever buildx makes of it."""
+        self._is_stopped = True
         if self._process is not None:
-            _signal(self._process, signal.SIGINT)
+            self._end(self._process)
         elif self._task is not None:
             self._task.cancel()
 
     def watch(self, process: asyncio.subprocess.Process | None) -> None:
         """Name the process that signals are passed on to."""
         self._process = process
+        if process is not None and self._is_stopped:
+            # The stop came while the process was being started.
+            self._end(process)
+
+    def _end(self, process: asyncio.subprocess.Process) -> None:
+        _signal(process, signal.SIGINT)
+        # Nobody is there to ask a second time.
+        asyncio.get_running_loop().call_later(_STOP_SECONDS, _signal, process, signal.SIGKILL)
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

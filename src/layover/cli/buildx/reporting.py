@@ -14,7 +14,7 @@ from types import TracebackType
 from layover.cli.buildx.workspace import BUILDER_NAME, node_name
 from layover.client.api import Client
 from layover.client.buildkit import Builder, BuilderAddress
-from layover.client.errors import ClientError
+from layover.client.errors import ClientError, ServerUnreachable
 from layover.rpc.depot.cli.v1 import build_pb as wire
 from layover.rpc.moby.buildkit.v1.control_pb import StatusResponse
 
@@ -51,7 +51,7 @@ class StatusReporter:
     """Follows a build on its builders, and reports it. Use it as a context manager.
 
     Leaving waits a little for what the builders still have to say. `error` is the last step
-    that failed, in BuildKit's words.
+    that failed, in BuildKit's words; `lost_builder` the endpoint of a builder that went away.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class StatusReporter:
         addresses: Sequence[BuilderAddress],
     ) -> None:
         self.error = ""
+        self.lost_builder = ""
         self._client, self._build_id = client, build_id
         self._folders = [
             (address, buildx_folder / "refs" / BUILDER_NAME / node_name(index))
@@ -110,7 +111,7 @@ class StatusReporter:
                     self._followers[path] = asyncio.create_task(self._follow(address, path.name))
 
     async def _follow(self, address: BuilderAddress, ref: str) -> None:
-        with contextlib.suppress(ClientError):
+        try:
             async with Builder(address) as builder:
                 async for status in builder.follow(ref):
                     for vertex in status.vertexes:
@@ -120,6 +121,10 @@ class StatusReporter:
                     if self._queue.full():
                         self._queue.get_nowait()
                     self._queue.put_nowait(status)
+        except ServerUnreachable:
+            self.lost_builder = address.endpoint
+        except ClientError:
+            return  # What cannot be followed is built all the same.
 
     async def _send(self) -> None:
         while not self._has_ended and (first := await self._queue.get()) is not None:

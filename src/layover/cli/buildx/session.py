@@ -101,6 +101,7 @@ class _Session:
         self._plan, self._created, self._interruption = plan, created, interruption
         self._stopped_because = ""
         self._build_error = ""
+        self._lost_builder = ""
 
     async def run(self) -> int:
         result: Oneof[str, object] = Oneof("canceled", wire.FinishBuildRequest.Canceled())
@@ -166,6 +167,9 @@ class _Session:
                 await context
             if status != 0:
                 self._build_error = last_error(messages) or reporter.error
+                if reporter.lost_builder and not self._interruption.is_requested:
+                    self._lost_builder = reporter.lost_builder
+                    self._build_error = f"{self._lost_message}: {self._build_error}"
             elif self._plan.metadata_file is not None:
                 metadata.write(
                     self._plan.metadata_file,
@@ -240,6 +244,10 @@ class _Session:
                     task.cancel()
                     raise Interrupted from None
 
+    @property
+    def _lost_message(self) -> str:
+        return f"the builder at {self._lost_builder} went away during the build"
+
     def _stopped(self) -> CliError:
         return CliError(f"build {self._created.build_id} was stopped: {self._stopped_because}")
 
@@ -247,6 +255,8 @@ class _Session:
         build_id = self._created.build_id
         if status != 0:
             say(f"\nBuild {build_id} failed.")
+            if self._lost_builder:
+                say(f"{self._lost_message[0].upper()}{self._lost_message[1:]}: build again.")
             return
         say(f"\nBuild {build_id} is done.")
         if not self._plan.is_saved:
