@@ -50,8 +50,8 @@ format: dev ## format the code and fix what ruff can fix
 	$(VENV)/ruff check --fix .
 	$(VENV)/ruff format .
 
-bench: dev engines ## measure Layover beside its peers
-	@[ -d bench ] || { echo "error: there is no bench/ in this tree" >&2; exit 1; }
+bench: dev ## measure Layover beside its peers (ARGS="manifest-by-tag --rounds 3")
+	@scripts/install-engines bench
 	@$(VENV)/python -m bench $(ARGS)
 
 proto: dev ## generate src/layover/rpc from proto/
