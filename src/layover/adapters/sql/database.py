@@ -8,8 +8,9 @@ writer, so its write transactions queue for one thread instead of colliding on i
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import structlog
@@ -37,6 +38,8 @@ class Database:
         self._write_engine = self._engine
         self._reads = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
         self._writes = self._reads
+        self._lookup_engine: Engine | None = None
+        self._lookups: Connection | None = None
         if self._engine.dialect.name == "sqlite":
             if self._engine.url.database:
                 # SQLite would make it readable for everybody, and keys are in it; what it
@@ -48,6 +51,9 @@ class Database:
             # IMMEDIATE takes the write lock at once: a transaction that reads first never
             # fails half-way because another process wrote in between.
             _prepare_sqlite(self._write_engine, begin="BEGIN IMMEDIATE")
+            # No BEGIN: a transaction left open would see an old state of the database for ever.
+            self._lookup_engine = create_engine(url, pool_size=1, max_overflow=0)
+            _prepare_sqlite(self._lookup_engine, begin=None)
 
     @property
     def engine(self) -> Engine:
@@ -60,6 +66,20 @@ class Database:
         Raises StorageUnavailable when the database does not answer.
         """
         return await _in_thread(self._reads, lambda: _transact(self._engine, work))
+
+    async def look_up(self, work: Work[Result]) -> Result:
+        """Run `work`, one query of a few rows by their key, where that costs least.
+
+        Raises StorageUnavailable when the database does not answer.
+        """
+        if self._lookup_engine is None:
+            return await self.read(work)
+        # On SQLite right here: the query takes a tenth of what the way to a thread and back
+        # takes, for its own sake and because threads wait for the interpreter's lock.
+        with _translated():
+            if self._lookups is None:
+                self._lookups = self._lookup_engine.connect()
+            return work(self._lookups)
 
     async def write(self, work: Work[Result]) -> Result:
         """Run `work` in a transaction and commit it durably; an exception rolls it back.
@@ -76,8 +96,11 @@ class Database:
         """Wait for what runs and close every connection."""
         for executor in {self._reads, self._writes}:
             executor.shutdown()
-        for engine in {self._engine, self._write_engine}:
-            engine.dispose()
+        if self._lookups is not None:
+            self._lookups.close()
+        for engine in {self._engine, self._write_engine, self._lookup_engine}:
+            if engine is not None:
+                engine.dispose()
 
 
 def insert_or_ignore(connection: Connection, table: Table, **values: object) -> None:
@@ -100,9 +123,15 @@ async def _in_thread(executor: ThreadPoolExecutor, call: Callable[[], Result]) -
 
 
 def _transact(engine: Engine, work: Work[Result]) -> Result:
+    with _translated(), engine.begin() as connection:
+        return work(connection)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the driver's exceptions about the medium into ours."""
     try:
-        with engine.begin() as connection:
-            return work(connection)
+        yield
     except DBAPIError as error:
         if not _is_of_the_medium(error):
             raise
@@ -124,7 +153,7 @@ def _is_full(error: DBAPIError) -> bool:
     return code == sqlite3.SQLITE_FULL
 
 
-def _prepare_sqlite(engine: Engine, begin: str) -> None:
+def _prepare_sqlite(engine: Engine, begin: str | None) -> None:
     @event.listens_for(engine, "connect")
     def connect(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
         assert isinstance(connection, sqlite3.Connection)
@@ -139,6 +168,8 @@ def _prepare_sqlite(engine: Engine, begin: str) -> None:
         ):
             connection.execute(f"PRAGMA {pragma}")
 
-    @event.listens_for(engine, "begin")
-    def start(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+    if begin is not None:
+
+        @event.listens_for(engine, "begin")
+        def start(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)

@@ -43,7 +43,7 @@ class SqlIdentityStore:
         return await self._find(_TOKEN_BY_ID, token_id, now)
 
     async def _find(self, query: Executable, key: bytes | str, now: datetime) -> Principal | None:
-        row = await self._database.read(
+        row = await self._database.look_up(
             lambda connection: connection.execute(query, {"key": key, "now": now}).first()
         )
         if row is None:
@@ -87,7 +87,7 @@ class SqlIdentityStore:
         return await self._projects(_PROJECTS_OF, organization_id)
 
     async def _projects(self, query: Executable, key: str) -> list[Project]:
-        rows = await self._database.read(
+        rows = await self._database.look_up(
             lambda connection: connection.execute(query, {"key": key}).all()
         )
         return [

@@ -85,7 +85,7 @@ class SqlRegistryStore:
 
     async def blob_size(self, repository: RepositoryName, digest: Digest) -> int | None:
         asked = {"repository": repository.value, "digest": str(digest)}
-        return await self._database.read(
+        return await self._database.look_up(
             lambda connection: connection.execute(_BLOB_SIZE, asked).scalar()
         )
 
@@ -156,7 +156,7 @@ class SqlRegistryStore:
                 uploads.c.expires_at > now,
             )
         )
-        row = await self._database.read(lambda connection: connection.execute(query).first())
+        row = await self._database.look_up(lambda connection: connection.execute(query).first())
         return None if row is None else Upload(row.id, repository, row.size_bytes, row.expires_at)
 
     async def resize_upload(self, upload_id: str, size_bytes: int, expires_at: datetime) -> None:
@@ -219,7 +219,9 @@ class SqlRegistryStore:
     ) -> StoredManifest | None:
         query = _MANIFEST_BY_TAG if isinstance(reference, Tag) else _MANIFEST_BY_DIGEST
         asked = {"repository": repository.value, "reference": str(reference)}
-        row = await self._database.read(lambda connection: connection.execute(query, asked).first())
+        row = await self._database.look_up(
+            lambda connection: connection.execute(query, asked).first()
+        )
         return row and StoredManifest(Digest.parse(row.digest), row.media_type, row.body)
 
     async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:

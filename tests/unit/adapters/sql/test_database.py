@@ -3,6 +3,8 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,42 @@ async def test_writers_of_two_processes_that_read_first_both_succeed(
     await asyncio.gather(*(writer.write(work) for writer in (database, other) for _ in range(20)))
     assert await count(other) == 40
     other.close()
+
+
+async def look_up_count(database: Database) -> int:
+    return await database.look_up(
+        lambda connection: int(
+            connection.execute(text("SELECT count(*) FROM numbers")).scalar_one()
+        )
+    )
+
+
+async def test_a_look_up_sees_what_was_just_committed_here_and_by_another_process(
+    database: Database, tmp_path: Path
+) -> None:
+    other = Database(f"sqlite:///{tmp_path / 'test.db'}")
+    for number in range(1, 6):
+        # Invariant 6: a look-up that kept its transaction would see the first state for ever.
+        writer = database if number % 2 else other
+        await writer.write(partial(insert, number=number))
+        assert await look_up_count(database) == number
+        assert await look_up_count(other) == number
+    other.close()
+
+
+async def test_a_look_up_goes_on_after_one_that_failed(database: Database) -> None:
+    with pytest.raises(ProgrammingError):
+        await database.look_up(lambda connection: connection.execute(text("SELECT 1; SELECT 2")))
+    assert await look_up_count(database) == 0
+
+
+async def test_a_look_up_leaves_no_reader_behind(database: Database, tmp_path: Path) -> None:
+    assert await look_up_count(database) == 0
+    await database.write(lambda connection: insert(connection, 1))
+    with closing(sqlite3.connect(tmp_path / "test.db", isolation_level=None)) as other:
+        # A checkpoint that truncates needs every reader gone.
+        busy, *_ = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert busy == 0
 
 
 async def test_a_caller_that_is_canceled_leaves_its_transaction_whole(database: Database) -> None:
