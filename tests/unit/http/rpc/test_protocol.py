@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from pyqwest import Client
 from pyqwest.testing import ASGITransport
 
-from layover.http.rpc.protocol import MAX_JSON_BYTES, MAX_JSON_DEPTH, depth_exceeds
+from layover.http.rpc.protocol import (
+    CODECS,
+    MAX_FIELDS,
+    MAX_JSON_BYTES,
+    MAX_JSON_DEPTH,
+    depth_exceeds,
+    fields_exceed,
+)
+from layover.rpc.depot.cli.v1 import build_pb as pb
+from layover.rpc.moby.buildkit.v1.control_pb import StatusResponse, Vertex, VertexLog
 from tests.unit.http.rpc.api import HOST, make_api
 
 JSON = st.recursive(
@@ -53,6 +62,7 @@ def test_brackets_in_strings_are_text(text: str) -> None:
         ({"content-type": "application/json"}, b" " * (MAX_JSON_BYTES + 1), 400),
         ({"content-type": "application/json"}, b"{", 400),
         ({"content-type": "application/proto"}, b"\xff\xff\xff", 400),
+        ({"content-type": "application/proto"}, b"\x7b" * 1_000 + b"\x7c" * 1_000, 400),
         ({"content-type": "application/json", "connect-timeout-ms": "x"}, b"{}", 400),
     ],
 )
@@ -89,3 +99,51 @@ async def test_a_header_that_is_not_utf_8_is_the_clients_error() -> None:
 def test_the_limit_lets_every_message_of_the_api_through() -> None:
     assert not depth_exceeds(b"[" * MAX_JSON_DEPTH, MAX_JSON_DEPTH)
     assert depth_exceeds(b"[" * (MAX_JSON_DEPTH + 1), MAX_JSON_DEPTH)
+
+
+REPORTS = st.builds(
+    pb.ReportStatusRequest,
+    build_id=st.text(min_size=1),
+    statuses=st.lists(
+        st.builds(
+            StatusResponse,
+            vertexes=st.lists(
+                st.builds(Vertex, inputs=st.lists(st.text(), max_size=3), cached=st.just(True)),
+                max_size=3,
+            ),
+            logs=st.lists(
+                st.builds(VertexLog, stream=st.integers(1, 2**63 - 1), msg=st.binary(min_size=1)),
+                max_size=3,
+            ),
+        ),
+        max_size=3,
+    ),
+)
+
+
+@given(REPORTS)
+def test_the_fields_of_a_message_are_counted_at_every_depth(report: pb.ReportStatusRequest) -> None:
+    fields = 1 + sum(
+        1 + sum(2 + len(vertex.inputs) for vertex in status.vertexes) + sum(3 for _ in status.logs)
+        for status in report.statuses
+    )
+    data = report.to_binary()
+    assert not fields_exceed(data, report.desc(), fields)
+    assert fields_exceed(data, report.desc(), fields - 1)
+
+
+@given(st.binary())
+def test_counting_the_fields_of_anything_ends(data: bytes) -> None:
+    fields_exceed(data, pb.ReportStatusRequest.desc(), 1_000)
+
+
+def test_a_message_that_ends_badly_is_counted_as_far_as_it_is_read() -> None:
+    report = pb.ReportStatusRequest(statuses=[StatusResponse(vertexes=[Vertex()] * 100)])
+    assert fields_exceed(report.to_binary() + b"\x12\xff", report.desc(), 100)
+
+
+def test_a_small_message_cannot_become_millions_of_objects() -> None:
+    binary = next(codec for codec in CODECS if codec.name() == "proto")
+    binary.decode(b"\x12\x00" * MAX_FIELDS, pb.ReportStatusRequest)
+    with pytest.raises(ValueError, match="fields"):
+        binary.decode(b"\x12\x00" * (MAX_FIELDS + 1), pb.ReportStatusRequest)
