@@ -15,7 +15,7 @@ from layover.adapters.sql.database import Database
 from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.migrate import migrate
 from layover.adapters.sql.registry import SqlRegistryStore
-from layover.adapters.sql.schema import organizations, projects
+from layover.adapters.sql.schema import builds, organizations, projects
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_INDEX, OCI_MANIFEST, parse_manifest
 from layover.oci.names import RepositoryName, Tag
@@ -114,6 +114,24 @@ def index(*children: bytes, **more: Any) -> bytes:
     return json.dumps({**document, **more}).encode()
 
 
+async def add_build(stores: Stores, repository: RepositoryName, build_id: str) -> None:
+    """A build of the repository's project that runs, unless there is one with this ID."""
+    row = {
+        "id": build_id,
+        "project_id": repository.project_id,
+        "status": "running",
+        "command": "build",
+        "save": True,
+        "options": "[]",
+        "created_at": NOW,
+        "seen_at": NOW,
+        "step_count": 0,
+        "log_size_bytes": 0,
+    }
+    statement = insert(builds).prefix_with("OR IGNORE").values(row)
+    await stores.database.write(lambda connection: connection.execute(statement))
+
+
 async def put_manifest(
     stores: Stores,
     repository: RepositoryName,
@@ -121,7 +139,9 @@ async def put_manifest(
     tag: str | None = None,
     build_id: str | None = None,
 ) -> Digest:
-    """Store a manifest as the service does, at a standing time."""
+    """Store a manifest as the service does, at a standing time; `build_id` is a live build's."""
+    if build_id is not None:
+        await add_build(stores, repository, build_id)
     manifest = parse_manifest(body, None)
     stored = StoredManifest(Digest.of(body), manifest.media_type, body)
     await stores.registry.put_manifest(

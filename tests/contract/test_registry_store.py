@@ -5,12 +5,15 @@ from datetime import timedelta
 
 import pytest
 
+from layover.adapters.sql.builds import SqlBuildStore
+from layover.builds.models import BuildStatus
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_MANIFEST, parse_manifest
 from layover.oci.names import Tag
 from layover.registry.models import (
     BlobInUse,
     BlobUnknown,
+    BuildOver,
     ManifestBlobUnknown,
     ManifestInUse,
     ManifestUnknown,
@@ -313,6 +316,30 @@ async def test_a_refused_tag_leaves_no_manifest_behind(stores: Stores) -> None:
     with pytest.raises(TagProtected):
         await put_manifest(stores, REPOSITORY, body, "b1")
     assert await stores.registry.find_manifest(REPOSITORY, Digest.of(body)) is None
+
+
+async def test_nothing_is_saved_under_a_build_that_ended_or_was_deleted(stores: Stores) -> None:
+    body = await push_image(stores, REPOSITORY, b"layer", tag="b1", build_id="b1")
+    builds = SqlBuildStore(stores.database)
+    late = image(b"layer", annotations={"late": "yes"})
+    await builds.end("b1", BuildStatus.CANCELED, "gone", NOW)
+    for tag in ("b1", "b1-app", "main", None):
+        with pytest.raises(BuildOver):
+            await put_manifest(stores, REPOSITORY, late, tag, "b1")
+    found = await stores.registry.find_manifest(REPOSITORY, Tag("b1"))
+    assert found is not None
+    assert found.body == body
+    await builds.delete("b1")
+    with pytest.raises(BuildOver):
+        await stores.registry.put_manifest(
+            REPOSITORY,
+            StoredManifest(Digest.of(late), OCI_MANIFEST, late),
+            parse_manifest(late, None),
+            Tag("b1-app"),
+            "b1",
+            NOW,
+        )
+    assert await stores.registry.find_manifest(REPOSITORY, Digest.of(late)) is None
 
 
 async def test_a_save_tag_moves_on_to_the_next_build(stores: Stores) -> None:

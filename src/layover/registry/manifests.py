@@ -43,7 +43,8 @@ class ManifestService:
         `build_id` is the build whose token pushes, None for anybody else.
 
         Raises ManifestTooLarge, InvalidManifest, DigestMismatch, ManifestBlobUnknown,
-        TagProtected, with nothing stored (distribution-spec v1.1.1, "Pushing Manifests").
+        TagProtected, BuildOver, with nothing stored (distribution-spec v1.1.1, "Pushing
+        Manifests").
         """
         if len(body) > MAX_MANIFEST_BYTES:
             raise ManifestTooLarge(MAX_MANIFEST_BYTES)

@@ -85,6 +85,14 @@ class TagProtected(RegistryError):
         self.tag, self.build_id = tag, build_id
 
 
+class BuildOver(RegistryError):
+    """A build's token pushes, and the build has ended or was deleted since it was let in."""
+
+    def __init__(self, build_id: str) -> None:
+        super().__init__(f"build {build_id} has ended: nothing more is saved under it")
+        self.build_id = build_id
+
+
 class UploadUnknown(RegistryError):
     """No such upload session in this repository: it ended, expired, or never was."""
 

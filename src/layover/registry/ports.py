@@ -121,8 +121,8 @@ class RegistryStore(Protocol):
     ) -> None:
         """Store a manifest and, with `tag`, let the tag name it, all or nothing.
 
-        `build_id` is the build that pushes, if one does. Raises ManifestBlobUnknown,
-        TagProtected.
+        `build_id` is the build that pushes, if one does: it has to live still. Raises
+        ManifestBlobUnknown, TagProtected, BuildOver.
         """
         ...
 

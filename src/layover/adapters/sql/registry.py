@@ -10,6 +10,7 @@ from layover.adapters.sql.database import Database, insert_or_ignore
 from layover.adapters.sql.registry_rows import (
     TO_BLOB,
     TO_MANIFEST,
+    check_build,
     check_references,
     check_tag,
     delete_manifests,
@@ -204,6 +205,8 @@ class SqlRegistryStore:
         now: datetime,
     ) -> None:
         def work(connection: Connection) -> None:
+            if build_id is not None:
+                check_build(connection, build_id)
             repository_id = ensure_repository(connection, repository, now)
             if tag is not None:
                 check_tag(connection, repository_id, tag, build_id)

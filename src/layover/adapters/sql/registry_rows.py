@@ -8,16 +8,19 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from layover.adapters.sql.database import insert_or_ignore, insert_or_ignore_all
 from layover.adapters.sql.schema import (
+    builds,
     manifest_references,
     manifests,
     repositories,
     repository_blobs,
     tags,
 )
+from layover.builds.models import LIVE
 from layover.oci.digest import Digest
 from layover.oci.manifests import Manifest
 from layover.oci.names import RepositoryName, Tag
 from layover.registry.models import (
+    BuildOver,
     ManifestBlobUnknown,
     StoredManifest,
     TagProtected,
@@ -128,6 +131,21 @@ def check_tag(connection: Connection, repository_id: int, tag: Tag, build_id: st
     ).scalar()
     if owner is not None and owner != build_id and is_named_for(tag, owner):
         raise TagProtected(tag, owner)
+
+
+def check_build(connection: Connection, build_id: str) -> None:
+    """Raise BuildOver unless the build lives, and keep it alive until the transaction ends.
+
+    Its token was asked for before the manifest came. An image that appeared after its build
+    was deleted could be deleted by nobody any more.
+    """
+    live = (
+        select(builds.c.id)
+        .where(builds.c.id == build_id, builds.c.status.in_([status.value for status in LIVE]))
+        .with_for_update(read=True)
+    )
+    if connection.execute(live).first() is None:
+        raise BuildOver(build_id)
 
 
 def check_references(

@@ -15,6 +15,7 @@ from layover.oci.names import InvalidRepositoryName, InvalidTag
 from layover.registry.models import (
     BlobInUse,
     BlobUnknown,
+    BuildOver,
     DigestMismatch,
     ManifestBlobUnknown,
     ManifestInUse,
@@ -62,6 +63,7 @@ OCI_ERRORS: Mapping[type[LayoverError], OciError] = {
     ActionDenied: OciError(HTTPStatus.FORBIDDEN, "DENIED"),
     BlobInUse: OciError(HTTPStatus.CONFLICT, "DENIED"),
     BlobUnknown: OciError(HTTPStatus.NOT_FOUND, "BLOB_UNKNOWN"),
+    BuildOver: OciError(HTTPStatus.FORBIDDEN, "DENIED"),
     DigestMismatch: OciError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID"),
     InvalidDigest: OciError(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID"),
     InvalidManifest: OciError(HTTPStatus.BAD_REQUEST, "MANIFEST_INVALID"),
