@@ -366,6 +366,25 @@ def test_a_push_without_a_name_is_refused_before_a_build_begins(
     assert newest_build(server)["id"] == newest
 
 
+def test_what_buildx_only_tells_is_not_saved_and_moves_no_tag(
+    server: LayoverServer, tmp_path: Path, bake: Path
+) -> None:
+    context = busybox_context(tmp_path / "context", "told, not built")
+    server.cli("build", "--save-tag", "kept", str(context))
+    digest = server.manifest("kept").headers["Docker-Content-Digest"]
+    for arguments, folder in (
+        (["build", "--check", "--save-tag=kept", "."], context),
+        (["build", "--call=targets", "--save-tag=kept", "."], context),
+        (["bake", "--check", "--save-tag=kept", "app"], bake),
+    ):
+        told = server.cli(*arguments, cwd=folder)
+        assert told.stdout
+        assert "Nothing is saved" in told.stderr
+        assert "layover pull" not in told.stderr
+        assert not newest_build(server)["saved"]
+    assert server.manifest("kept").headers["Docker-Content-Digest"] == digest
+
+
 def test_control_c_on_a_terminal_cancels_once_and_leaves_the_terminal_usable(
     server: LayoverServer, tmp_path: Path
 ) -> None:

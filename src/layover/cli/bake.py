@@ -1,7 +1,7 @@
 """`layover bake`: buildx's bake, on builders of the server's, each target saved when asked to."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,7 +11,13 @@ from layover.cli.buildx import dockerfiles, session
 from layover.cli.buildx.arguments import SWITCHES, CommandLine, scan
 from layover.cli.buildx.bakefile import Definition, Target, is_remote
 from layover.cli.buildx.builders import needed
-from layover.cli.buildx.command import OWN_SWITCHES, BuildxCommand, OwnFlags, show_help
+from layover.cli.buildx.command import (
+    OWN_SWITCHES,
+    BuildxCommand,
+    OwnFlags,
+    show_help,
+    without_save,
+)
 from layover.cli.buildx.locate import find_buildx
 from layover.cli.buildx.process import capture, replace_process, spool_stdin
 from layover.cli.buildx.workspace import Workspace
@@ -81,6 +87,7 @@ class BakeLine:
 
     def options(self, target: Target | None) -> wire.BuildOptions:
         """A target as the server records it."""
+        is_built = target is None or target.is_built
         return wire.BuildOptions(
             command=wire.Command.BAKE,
             tags=target.tags if target else [],
@@ -91,8 +98,8 @@ class BakeLine:
             push=self.push,
             load=self.load,
             target_name=target.name if target else None,
-            save=self.own.save,
-            save_tags=self.own.save_tags,
+            save=self.own.save and is_built,
+            save_tags=self.own.save_tags if is_built else [],
         )
 
 
@@ -119,6 +126,8 @@ def command(ctx: click.Context, arguments: tuple[str, ...]) -> int:
     stdin = spool_stdin() if line.reads_stdin else None
     definition = None if line.is_remote else run(_resolve(buildx, line, env, stdin))
     targets = definition.requested if definition else []
+    if targets and not any(target.is_built for target in targets):
+        line = replace(line, own=without_save(line.own, targets[0].call))
     if definition and line.own.save:
         _saved(definition, session.TRIAL)
 
@@ -141,7 +150,7 @@ def command(ctx: click.Context, arguments: tuple[str, ...]) -> int:
         dockerfiles=[entry for target in targets for entry in dockerfiles.of_target(target)],
         stdin=stdin,
         metadata_file=line.own.metadata_file,
-        targets=[target.name for target in targets],
+        targets=[target.name for target in targets if target.is_built],
         settled_variables=_FILE_VARIABLES,
     )
     return run(session.build(server, env, buildx, plan))

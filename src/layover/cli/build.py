@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import click
 
 from layover.cli.buildx import dockerfiles, session
-from layover.cli.buildx.arguments import BUILD_SWITCHES, CommandLine, scan
+from layover.cli.buildx.arguments import BUILD_SWITCHES, CommandLine, asked_call, scan
 from layover.cli.buildx.builders import needed
 from layover.cli.buildx.command import (
     OWN_SWITCHES,
@@ -13,6 +13,7 @@ from layover.cli.buildx.command import (
     OwnFlags,
     existing_folder,
     show_help,
+    without_save,
 )
 from layover.cli.buildx.locate import find_buildx
 from layover.cli.buildx.outputs import Output, asked_outputs, with_saved
@@ -46,6 +47,8 @@ class BuildLine:
         """Raises WrongUsage."""
         line = CommandLine(scan(arguments, BUILD_SWITCHES, OWN_SWITCHES), _ALIASES)
         own = OwnFlags.take(line)
+        if call := asked_call(line, "--call", "--print"):
+            own = without_save(own, call)
         whole = line.rest
         push, load = line.take_switch("--push"), line.take_switch("--load")
         specifications = line.take("--output")

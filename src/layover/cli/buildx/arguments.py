@@ -145,6 +145,22 @@ class CommandLine:
         return [part for word in self._words if word.flag for part in word.raw]
 
 
+def asked_call(line: CommandLine, *names: str) -> str:
+    """What buildx is to tell instead of building, as `check`; empty when it is to build.
+
+    `names` are the flags that take it as a value.
+    """
+    if line.switch("--check"):
+        return "check"
+    return call_of(next((v for v in reversed(line.values(*names)) if v), ""))
+
+
+def call_of(text: str) -> str:
+    """The method of a `--call` value, as `outline,format=json`; empty when that is to build."""
+    name = next((part for part in text.split(",") if "=" not in part), "")
+    return "" if name == "build" else name
+
+
 def parse_switch(flag: str, text: str) -> bool:
     """Read a switch's value as Go does."""
     if text in _TRUE:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from layover.cli.buildx.arguments import call_of
 from layover.cli.buildx.outputs import Output, with_saved
 from layover.cli.errors import BuildxFailed
 
@@ -41,6 +42,15 @@ class Target:
     @property
     def platforms(self) -> list[str]:
         return [str(platform) for platform in self.content.get("platforms") or []]
+
+    @property
+    def call(self) -> str:
+        """What buildx tells of this target instead of building it, as `check`."""
+        return call_of(str(self.content.get("call") or ""))
+
+    @property
+    def is_built(self) -> bool:
+        return not self.call
 
     @property
     def context(self) -> str:
@@ -101,9 +111,14 @@ class Definition:
     def saved(
         self, tags: Sequence[str], *, insecure_registry: bool, several_builders: bool
     ) -> dict[str, Any]:
-        """The definition with every requested target pushed to `<tag>-<target>` as well."""
+        """The definition with every requested target pushed to `<tag>-<target>` as well.
+
+        A target that buildx only tells about makes no image and stays as it is.
+        """
         targets = dict(self._targets)
         for target in self.requested:
+            if not target.is_built:
+                continue
             outputs = with_saved(
                 target.outputs,
                 user_names=target.tags,

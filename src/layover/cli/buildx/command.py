@@ -1,7 +1,7 @@
 """A command that keeps a few flags for itself and gives the rest to buildx."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,7 +9,7 @@ import click
 
 from layover.cli.buildx import metadata
 from layover.cli.buildx.arguments import CommandLine, scan
-from layover.cli.errors import WrongUsage
+from layover.cli.errors import WrongUsage, say
 from layover.cli.options import find_project, find_server, run
 from layover.client.address import Server
 from layover.client.api import Client
@@ -67,6 +67,17 @@ class OwnFlags:
             metadata.check_writable(self.metadata_file)
         server = find_server(self.url or None, self.token or None)
         return server, run(_project_of(server, self.project, folder))
+
+
+def without_save(own: OwnFlags, call: str) -> OwnFlags:
+    """The flags of a command that builds nothing: what buildx tells makes no image to save.
+
+    buildx would push an empty one, and a tag that is saved under would move to it.
+    """
+    if not own.save:
+        return own
+    say(f"Nothing is saved: buildx was asked for `{call}`, which builds no image.")
+    return replace(own, save=False, save_tags=[])
 
 
 async def _project_of(server: Server, flag: str, folder: Path) -> str:

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layover.cli.buildx.arguments import BUILD_SWITCHES, SWITCHES, CommandLine, parse_switch, scan
+from layover.cli.buildx.arguments import (
+    BUILD_SWITCHES,
+    SWITCHES,
+    CommandLine,
+    asked_call,
+    parse_switch,
+    scan,
+)
 from layover.cli.errors import WrongUsage
 
 OWN = frozenset({"--save"})
@@ -92,3 +99,21 @@ def test_a_switch_that_is_neither_on_nor_off_is_wrong_usage() -> None:
     assert parse_switch("--save", "T")
     with pytest.raises(WrongUsage, match="perhaps"):
         line("--save=perhaps").take_switch("--save")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "call"),
+    [
+        ([], ""),
+        (["--check"], "check"),
+        (["--check=false"], ""),
+        (["--call", "build"], ""),
+        (["--call=outline,format=json"], "outline"),
+        (["--call=format=json,build"], ""),
+        (["--call=check", "--call=build"], ""),
+        (["--print=targets"], "targets"),
+        (["--call="], ""),
+    ],
+)
+def test_a_command_line_that_only_asks_is_known(arguments: list[str], call: str) -> None:
+    assert asked_call(line(*arguments), "--call", "--print") == call

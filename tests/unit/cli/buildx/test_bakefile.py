@@ -84,3 +84,15 @@ def test_a_definition_elsewhere_is_told_from_a_target() -> None:
         assert is_remote(text)
     for text in ("app", "github", "https"):
         assert not is_remote(text)
+
+
+def test_a_target_that_is_only_told_about_is_not_saved() -> None:
+    content: dict[str, Any] = {
+        "group": {"default": {"targets": ["app", "checked"]}},
+        "target": {"app": {"call": "build"}, "checked": {"call": "check,format=json"}},
+    }
+    definition = Definition.parse(json.dumps(content))
+    assert [target.is_built for target in definition.requested] == [True, False]
+    saved = definition.saved(["h.example/p:b"], insecure_registry=False, several_builders=False)
+    assert "output" in saved["target"]["app"]
+    assert saved["target"]["checked"] == content["target"]["checked"]
