@@ -375,7 +375,7 @@ def test_what_buildx_only_tells_is_not_saved_and_moves_no_tag(
     for arguments, folder in (
         (["build", "--check", "--save-tag=kept", "."], context),
         (["build", "--call=targets", "--save-tag=kept", "."], context),
-        (["bake", "--check", "--save-tag=kept", "app"], bake),
+        (["bake", "--call=targets", "--save-tag=kept", "tool-one"], bake),
     ):
         told = server.cli(*arguments, cwd=folder)
         assert told.stdout
