@@ -14,11 +14,12 @@ from layover.adapters.sql.database import Database
 from layover.adapters.sql.migrate import migrate
 from layover.adapters.sql.schema import build_logs, build_steps, organizations, projects
 from layover.builds.builders import LeaseState
-from layover.builds.limits import MAX_LOG_BYTES, MAX_STEPS, MAX_TARGETS
+from layover.builds.limits import MAX_LOG_BYTES, MAX_READ_CHARACTERS, MAX_STEPS, MAX_TARGETS
 from layover.builds.models import (
     Build,
     BuildOptions,
     BuildOutput,
+    BuildPage,
     BuildStatus,
     Command,
     Dockerfile,
@@ -153,12 +154,38 @@ async def test_a_listing_is_newest_first_and_goes_on_where_it_stopped(store: Sto
     for build_id, age in ages.items():
         await store.add(build(build_id, age_seconds=age))
     await store.add(build("foreign", "project2"))
-    everything = await store.list_page("project1", None, 10)
+    whole = await store.list_page("project1", None, 4)
+    everything = whole.builds
+    assert not whole.has_more
     assert [found.id for found in everything] == ["b", "d", "c", "a"]
     for count, last in enumerate(everything, start=1):
         rest = await store.list_page("project1", PageKey(last.created_at, last.id), 10)
-        assert rest == everything[count:]
-    assert await store.list_page("project1", None, 2) == everything[:2]
+        assert rest == BuildPage(everything[count:], has_more=False)
+    assert await store.list_page("project1", None, 2) == BuildPage(everything[:2], has_more=True)
+
+
+async def test_what_one_request_reads_is_bounded_whatever_is_kept(database: Database) -> None:
+    store = SqlBuildStore(database)
+    tag = "x" * (MAX_READ_CHARACTERS // 3)
+    for age in range(5):
+        large = replace(build(f"b{age}", age_seconds=age), options=(BuildOptions(tags=(tag,)),))
+        await store.add(large)
+    pages, after = [], None
+    while True:
+        page = await store.list_page("project1", after, 100)
+        pages.append([found.id for found in page.builds])
+        if not page.has_more:
+            break
+        after = PageKey(page.builds[-1].created_at, page.builds[-1].id)
+    assert pages == [["b0", "b1"], ["b2", "b3"], ["b4"]]
+    error = "x" * 16_000
+    for start in range(0, 1_000, 100):
+        steps = [Step(f"{number}", "RUN", error=error) for number in range(start, start + 100)]
+        await store.record("b0", steps, [], START)
+    assert len(await store.list_steps("b0")) == MAX_READ_CHARACTERS // 16_006
+    for target in range(12):
+        await store.put_dockerfiles("b0", [Dockerfile(f"{target:02}", "", "x" * 1024 * 1024)])
+    assert len(await store.list_dockerfiles("b0")) == 8
 
 
 async def test_steps_are_merged_and_keep_the_order_of_their_first_report(store: Store) -> None:

@@ -10,6 +10,7 @@ from layover.builds.address import PublicAddress
 from layover.builds.errors import BuildUnknown, InvalidBuildRequest, ProjectNotGiven
 from layover.builds.limits import (
     MAX_ERROR_CHARACTERS,
+    MAX_OPTIONS_CHARACTERS,
     MAX_SAVE_TAGS,
     MAX_TARGETS,
     clean_text,
@@ -181,6 +182,10 @@ def _check_names(options: Sequence[BuildOptions], tags: set[str]) -> None:
     """Every tag that the build will write has to be one, also a bake's with its targets."""
     if len(options) > MAX_TARGETS:
         raise InvalidBuildRequest(f"{len(options)} targets: at most {MAX_TARGETS} a build")
+    if sum(map(_characters, options)) > MAX_OPTIONS_CHARACTERS:
+        raise InvalidBuildRequest(
+            f"tags and outputs of more than {MAX_OPTIONS_CHARACTERS} characters: pass fewer"
+        )
     if len(tags) > MAX_SAVE_TAGS:
         raise InvalidBuildRequest(f"{len(tags)} save tags: at most {MAX_SAVE_TAGS} a build")
     for tag in sorted(tags):
@@ -194,3 +199,11 @@ def _check_names(options: Sequence[BuildOptions], tags: set[str]) -> None:
                     raise InvalidBuildRequest(
                         f"target {option.target_name!r} cannot be saved: {error}"
                     ) from None
+
+
+def _characters(option: BuildOptions) -> int:
+    """How much text the option holds, with some for each value that may be empty."""
+    texts = [*option.tags, *option.save_tags, option.target_name or ""]
+    for output in option.outputs:
+        texts += [output.kind, *(text for pair in output.attributes for text in pair)]
+    return sum(len(text) + 8 for text in texts)

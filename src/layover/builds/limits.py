@@ -4,10 +4,13 @@ A report never fails for being too long: a build must not fail for its log. What
 limit is left out, and the log says so once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from layover.builds.models import Dockerfile, LogEntry
+
+Item = TypeVar("Item")
 
 MAX_STEPS = 20_000
 MAX_LOG_BYTES = 16 * 1024 * 1024
@@ -16,6 +19,12 @@ MAX_SAVE_TAGS = 100
 MAX_DOCKERFILE_BYTES = 1024 * 1024
 MAX_ERROR_CHARACTERS = 16 * 1024
 MAX_NAME_CHARACTERS = 4 * 1024
+# A SHA-512 digest has 135.
+MAX_DIGEST_CHARACTERS = 160
+# What its options hold in text: every listing reads them.
+MAX_OPTIONS_CHARACTERS = 256 * 1024
+# Of what is read whole to answer one request: a page of builds, a build's steps, its Dockerfiles.
+MAX_READ_CHARACTERS = 8 * 1024 * 1024
 
 # What an entry's row takes beside its message: without it, empty entries would be free.
 ENTRY_OVERHEAD_BYTES = 32
@@ -41,6 +50,21 @@ def admit_log(entries: Sequence[LogEntry], used_bytes: int) -> tuple[list[LogEnt
         kept.append(entry)
         used_bytes += size
     return kept, used_bytes
+
+
+def clean_entry(entry: LogEntry) -> LogEntry:
+    """The entry as it is kept: the digest of its step is cut as the step's own is."""
+    return replace(entry, step_digest=clean_text(entry.step_digest, MAX_DIGEST_CHARACTERS))
+
+
+def within_read_limit(items: Iterable[Item], size_of: Callable[[Item], int]) -> Iterator[Item]:
+    """The first of `items`, and those behind it that fit into what one request reads."""
+    left = MAX_READ_CHARACTERS
+    for number, item in enumerate(items):
+        left -= size_of(item)
+        if left < 0 and number:
+            return
+        yield item
 
 
 def clean_text(text: str, limit: int) -> str:

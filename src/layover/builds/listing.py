@@ -51,10 +51,8 @@ class ListingService:
         if principal.build_id is not None:
             own = await self._builds.find(principal, principal.build_id, Action.SEE_BUILDS)
             return Page((own,) if after is None else (), None)
-        # One more than asked for tells whether there is a next page.
-        found = await self._store.list_page(project.id, after, size + 1)
-        builds = tuple(found[:size])
-        return Page(builds, encode_page_token(builds[-1]) if len(found) > size else None)
+        found = await self._store.list_page(project.id, after, size)
+        return Page(found.builds, encode_page_token(found.builds[-1]) if found.has_more else None)
 
     async def show(self, principal: Principal, build_id: str) -> tuple[Build, list[SavedImage]]:
         """The build and what is saved of it. Raises BuildUnknown."""

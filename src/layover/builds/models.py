@@ -141,6 +141,14 @@ class SavedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildPage:
+    """Builds of a project, newest first, and whether there are older ones."""
+
+    builds: tuple[Build, ...]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PageKey:
     """A place in a listing, newest first; what follows is older, or as old with a lower ID."""
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from layover.builds.builders import Credentials, LeaseState, Platforms
 from layover.builds.models import (
     Build,
+    BuildPage,
     BuildStatus,
     Dockerfile,
     LogEntry,
@@ -44,8 +45,11 @@ class BuildStore(Protocol):
         """Forget the build and all that it reported."""
         ...
 
-    async def list_page(self, project_id: str, after: PageKey | None, limit: int) -> list[Build]:
-        """The project's builds, newest first, from behind `after` on."""
+    async def list_page(self, project_id: str, after: PageKey | None, limit: int) -> BuildPage:
+        """The project's builds, newest first, from behind `after` on.
+
+        Up to `limit`; fewer, but one at least, where theirs would be more than is read at once.
+        """
         ...
 
     async def record(
@@ -58,7 +62,10 @@ class BuildStore(Protocol):
         ...
 
     async def list_steps(self, build_id: str) -> list[Step]:
-        """The build's steps, in the order in which they were first reported."""
+        """The build's steps, in the order in which they were first reported.
+
+        Those that are more than is read at once are left out.
+        """
         ...
 
     async def read_log(self, build_id: str, after: int, limit: int) -> list[tuple[int, LogEntry]]:
@@ -70,7 +77,7 @@ class BuildStore(Protocol):
         ...
 
     async def list_dockerfiles(self, build_id: str) -> list[Dockerfile]:
-        """The build's Dockerfiles, by target."""
+        """The build's Dockerfiles, by target; what is more than is read at once is left out."""
         ...
 
 

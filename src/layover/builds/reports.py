@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 from layover.builds.errors import BuildEnded
 from layover.builds.life import BuildService
 from layover.builds.limits import (
+    MAX_DIGEST_CHARACTERS,
     MAX_ERROR_CHARACTERS,
     MAX_NAME_CHARACTERS,
     clean_dockerfile,
+    clean_entry,
     clean_text,
 )
 from layover.builds.models import Build, Dockerfile, LogEntry, Step
@@ -49,7 +51,10 @@ class ReportService:
         """
         build = await self._reporting(principal, build_id)
         await self._store.record(
-            build.id, [_clean_step(step) for step in steps], list(log), self._now()
+            build.id,
+            [_clean_step(step) for step in steps],
+            [clean_entry(entry) for entry in log],
+            self._now(),
         )
 
     async def report_timings(
@@ -108,7 +113,7 @@ class ReportService:
 def _clean_step(step: Step) -> Step:
     return replace(
         step,
-        digest=clean_text(step.digest, MAX_NAME_CHARACTERS),
+        digest=clean_text(step.digest, MAX_DIGEST_CHARACTERS),
         name=clean_text(step.name, MAX_NAME_CHARACTERS),
         error=clean_text(step.error, MAX_ERROR_CHARACTERS) if step.error else None,
     )

@@ -10,6 +10,7 @@ from layover.builds.errors import BuilderUnhealthy
 from layover.builds.limits import MAX_STEPS, MAX_TARGETS, admit_log
 from layover.builds.models import (
     Build,
+    BuildPage,
     BuildStatus,
     Dockerfile,
     LogEntry,
@@ -90,7 +91,7 @@ class MemoryBuildStore:
         self._reports.pop(build_id, None)
         self._release(build_id)
 
-    async def list_page(self, project_id: str, after: PageKey | None, limit: int) -> list[Build]:
+    async def list_page(self, project_id: str, after: PageKey | None, limit: int) -> BuildPage:
         found = sorted(
             (build for build in self._builds.values() if build.project_id == project_id),
             key=lambda build: (build.created_at, build.id),
@@ -99,7 +100,7 @@ class MemoryBuildStore:
         if after is not None:
             place = (after.created_at, after.build_id)
             found = [build for build in found if (build.created_at, build.id) < place]
-        return found[:limit]
+        return BuildPage(tuple(found[:limit]), len(found) > limit)
 
     async def record(
         self, build_id: str, steps: Sequence[Step], log: Sequence[LogEntry], now: datetime

@@ -3,7 +3,8 @@ from datetime import timedelta
 import pytest
 
 from layover.builds.errors import BuildUnknown, InvalidBuildRequest, ProjectNotGiven
-from layover.builds.models import BuildOptions, BuildStatus, Command
+from layover.builds.limits import MAX_OPTIONS_CHARACTERS
+from layover.builds.models import BuildOptions, BuildOutput, BuildStatus, Command
 from layover.identity.models import (
     ActionDenied,
     Principal,
@@ -182,6 +183,17 @@ async def test_a_save_tag_cannot_be_another_builds(suffix: str) -> None:
     other = (await world.create()).build.id
     with pytest.raises(InvalidBuildRequest, match="another build"):
         await world.create([BuildOptions(save=True, save_tags=(other + suffix,))])
+
+
+async def test_options_that_every_listing_would_read_are_bounded() -> None:
+    world = World()
+    for options in (
+        BuildOptions(tags=("x" * MAX_OPTIONS_CHARACTERS,)),
+        BuildOptions(tags=("",) * MAX_OPTIONS_CHARACTERS),
+        BuildOptions(outputs=(BuildOutput("local", (("dest", "x" * MAX_OPTIONS_CHARACTERS),)),)),
+    ):
+        with pytest.raises(InvalidBuildRequest, match="pass fewer"):
+            await world.create([options])
 
 
 async def test_more_targets_than_the_limit_are_refused() -> None:

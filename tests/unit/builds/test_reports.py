@@ -3,6 +3,7 @@ from datetime import timedelta
 import pytest
 
 from layover.builds.errors import BuildEnded, BuildUnknown
+from layover.builds.limits import MAX_DIGEST_CHARACTERS
 from layover.builds.models import Dockerfile, LogEntry, Step
 from tests.unit.builds.memory import START
 from tests.unit.builds.world import World
@@ -16,6 +17,17 @@ def line(text: bytes) -> LogEntry:
 
 async def read_log(world: World, build_id: str) -> list[bytes]:
     return [entry.message async for entry in world.reports.log(world.user, build_id)]
+
+
+async def test_a_step_and_its_log_are_named_alike_and_briefly() -> None:
+    world = World()
+    build = (await world.create()).build
+    long = "sha256:" + "a" * 1_000_000
+    entry = LogEntry(long, START, 1, b"")
+    await world.reports.report(world.user, build.id, [Step(long, "RUN")], [entry])
+    (step,) = await world.reports.steps(build)
+    logged = [line.step_digest async for line in world.reports.log(world.user, build.id)]
+    assert logged == [step.digest] == [long[:MAX_DIGEST_CHARACTERS]]
 
 
 async def test_later_reports_of_a_step_add_to_it_and_keep_its_place() -> None:

@@ -34,12 +34,19 @@ from layover.adapters.sql.schema import (
     builds,
 )
 from layover.builds.builders import LeaseState
-from layover.builds.limits import MAX_STEPS, MAX_TARGETS, admit_log
+from layover.builds.limits import (
+    MAX_READ_CHARACTERS,
+    MAX_STEPS,
+    MAX_TARGETS,
+    admit_log,
+    within_read_limit,
+)
 from layover.builds.models import (
     LIVE,
     Build,
     BuildOptions,
     BuildOutput,
+    BuildPage,
     BuildStatus,
     Command,
     Dockerfile,
@@ -52,6 +59,9 @@ _LIVE = [status.value for status in LIVE]
 
 # Below every database's limit of parameters in a statement.
 _BATCH = 500
+
+# How many rows of text are fetched at a time where not all of them may be wanted.
+_ROWS = 20
 
 
 class SqlBuildStore:
@@ -123,15 +133,26 @@ class SqlBuildStore:
         statement = delete(builds).where(builds.c.id == build_id)
         await self._database.write(lambda connection: connection.execute(statement))
 
-    async def list_page(self, project_id: str, after: PageKey | None, limit: int) -> list[Build]:
+    async def list_page(self, project_id: str, after: PageKey | None, limit: int) -> BuildPage:
         query = select(builds).where(builds.c.project_id == project_id)
         if after is not None:
             # Compared as a row, which the index of a project's builds answers at any depth.
             place = tuple_(literal(after.created_at, Timestamp), literal(after.build_id))
             query = query.where(tuple_(builds.c.created_at, builds.c.id) < place)
-        query = query.order_by(builds.c.created_at.desc(), builds.c.id.desc()).limit(limit)
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
-        return [_build(row) for row in rows]
+        # One more than asked for tells whether there are more.
+        query = query.order_by(builds.c.created_at.desc(), builds.c.id.desc()).limit(limit + 1)
+
+        def work(connection: Connection) -> BuildPage:
+            listed: list[Build] = []
+            room = MAX_READ_CHARACTERS
+            for row in connection.execution_options(yield_per=_ROWS).execute(query):
+                room -= len(row.options)
+                if len(listed) == limit or (room < 0 and listed):
+                    return BuildPage(tuple(listed), has_more=True)
+                listed.append(_build(row))
+            return BuildPage(tuple(listed), has_more=False)
+
+        return await self._database.read(work)
 
     # --- what it reports -------------------------------------------------------------------
 
@@ -168,8 +189,17 @@ class SqlBuildStore:
             .where(build_steps.c.build_id == build_id)
             .order_by(build_steps.c.position)
         )
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
-        return [_step(row) for row in rows]
+
+        def work(connection: Connection) -> list[Step]:
+            rows = connection.execution_options(yield_per=_ROWS).execute(query)
+            steps = (_step(row) for row in rows)
+            return list(
+                within_read_limit(
+                    steps, lambda step: len(step.digest) + len(step.name) + len(step.error or "")
+                )
+            )
+
+        return await self._database.read(work)
 
     async def read_log(self, build_id: str, after: int, limit: int) -> list[tuple[int, LogEntry]]:
         query = (
@@ -214,8 +244,15 @@ class SqlBuildStore:
             .where(build_dockerfiles.c.build_id == build_id)
             .order_by(build_dockerfiles.c.target)
         )
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
-        return [Dockerfile(row.target, row.filename, row.contents) for row in rows]
+
+        def work(connection: Connection) -> list[Dockerfile]:
+            rows = connection.execution_options(yield_per=1).execute(query)
+            files = (Dockerfile(row.target, row.filename, row.contents) for row in rows)
+            return list(
+                within_read_limit(files, lambda file: len(file.filename) + len(file.contents))
+            )
+
+        return await self._database.read(work)
 
     # --- leases ----------------------------------------------------------------------------
 
