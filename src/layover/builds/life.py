@@ -70,7 +70,7 @@ class BuildService:
         build_id = new_id()
         tags = {build_id, *_save_tags(options)}
         _check_names(options, tags)
-        await self._check_foreign_ids(tags - {build_id})
+        await self._check_foreign_ids(project.id, tags - {build_id})
         now = self._now()
         build = Build(
             id=build_id,
@@ -165,12 +165,16 @@ class BuildService:
         # Also when it had ended: whoever ended it may have died before this.
         await self._identity.end_build_token(build.id)
 
-    async def _check_foreign_ids(self, tags: set[str]) -> None:
-        """Refuse a save tag that is, or would hide, another build's ID."""
+    async def _check_foreign_ids(self, project_id: str, tags: set[str]) -> None:
+        """Refuse a save tag that is, or would hide, the ID of another build of the project.
+
+        A build of another project is in nobody's way, and not for this caller to know of.
+        """
         for tag in tags:
-            if tag[_ID_LENGTH : _ID_LENGTH + 1] in ("", "-") and await self._store.find(
-                tag[:_ID_LENGTH]
-            ):
+            if tag[_ID_LENGTH : _ID_LENGTH + 1] not in ("", "-"):
+                continue
+            other = await self._store.find(tag[:_ID_LENGTH])
+            if other is not None and other.project_id == project_id:
                 raise InvalidBuildRequest(f"save tag {tag!r} is another build's: choose another")
 
 

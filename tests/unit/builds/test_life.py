@@ -185,6 +185,12 @@ async def test_a_save_tag_cannot_be_another_builds(suffix: str) -> None:
         await world.create([BuildOptions(save=True, save_tags=(other + suffix,))])
 
 
+async def test_a_save_tag_says_nothing_of_the_builds_of_other_projects() -> None:
+    world = World()
+    foreign = (await world.builds.create(world.foreigner, FOREIGN_PROJECT, [SAVED])).build.id
+    await world.create([BuildOptions(save=True, save_tags=(foreign,))])
+
+
 async def test_options_that_every_listing_would_read_are_bounded() -> None:
     world = World()
     for options in (
