@@ -285,6 +285,11 @@ def test_a_login_serves_every_later_command(
     assert server.project_id in layover("list", "projects")
     login.chmod(0o644)
     assert "chmod 600" in layover("list", "projects")
+    login.write_text("[broken")
+    told = layover("list", "projects", status=1)
+    assert "`layover login --url URL` writes it anew" in told
+    layover("login", "--url", server.url, "--token-stdin", stdin=server.token)
+    assert server.project_id in layover("list", "projects")
     layover("init", "--project", "aaaaaaaaaa", status=2)
     layover("init")
     assert json.loads((tmp_path / "depot.json").read_text()) == {"id": server.project_id}

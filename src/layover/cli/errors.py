@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 
-from layover.client.address import InvalidAddress
+from layover.client.address import InvalidAddress, InvalidToken
 from layover.client.choices import NoProject, NoServer, NoToken
 from layover.client.errors import (
     AccessRefused,
@@ -60,6 +60,7 @@ class Interrupted(CliError):
 
 EXIT_CODES: Mapping[type[LayoverError], int] = {
     InvalidAddress: WRONG_USAGE,
+    InvalidToken: WRONG_USAGE,
     Interrupted: INTERRUPTED,
     NoProject: WRONG_USAGE,
     NoServer: WRONG_USAGE,

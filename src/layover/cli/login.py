@@ -1,13 +1,14 @@
 """`layover login`: keep a token for a server."""
 
 import sys
+from pathlib import Path
 
 import click
 
 from layover.cli.errors import WrongUsage, say
 from layover.cli.options import URL, environment, run
 from layover.client import choices, login_file
-from layover.client.address import Server
+from layover.client.address import Server, parse_token
 from layover.client.api import Client
 
 
@@ -33,13 +34,21 @@ def command(url: str | None, token: str | None, token_stdin: bool) -> None:
         if not sys.stdin.isatty():
             raise WrongUsage("no token given: use --token or --token-stdin")
         token = click.prompt("Token", hide_input=True, err=True)
-    token = token.strip()
+    token = parse_token(token)
     if not token:
         raise WrongUsage("the token is empty")
     projects = run(_count_projects(Server(address, token)))
     path = login_file.login_path(env)
-    login_file.write(path, login_file.read(path).with_token(address, token))
+    login_file.write(path, _kept(path).with_token(address, token))
     say(f"Logged in to {address} ({projects} project{'' if projects == 1 else 's'}).")
+
+
+def _kept(path: Path) -> login_file.Login:
+    try:
+        return login_file.read(path)
+    except login_file.LoginFileInvalid as error:
+        say(f"warning: {error}: other servers' tokens are no longer in it")
+        return login_file.Login()
 
 
 async def _count_projects(server: Server) -> int:

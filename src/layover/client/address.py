@@ -16,6 +16,25 @@ class InvalidAddress(ClientError):
         self.text = text
 
 
+class InvalidToken(ClientError):
+    """The text cannot be a token. The message doesn't repeat it: it may hold one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the token cannot be one: there is a space, a line break or another character in it"
+            " that no token has"
+        )
+
+
+def parse_token(text: str) -> str:
+    """A token without what surrounds it in a file or a variable. Raises InvalidToken."""
+    token = text.strip()
+    # It is sent in an HTTP header, whose library would quote it in its error.
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise InvalidToken
+    return token
+
+
 def parse_url(text: str) -> str:
     """Bring a server's address into the one form that it is kept and compared in.
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from layover.client import login_file
-from layover.client.address import Server, parse_url
+from layover.client.address import Server, parse_token, parse_url
 from layover.client.errors import ClientError
 
 PROJECT_FILE = "depot.json"
@@ -79,14 +79,15 @@ def find_url(flag: str | None, env: Mapping[str, str]) -> str:
 
 
 def find_server(url_flag: str | None, token_flag: str | None, env: Mapping[str, str]) -> Server:
-    """The server and the token for it. Raises as `find_url` does, and NoToken."""
+    """The server and its token. Raises as `find_url` does, NoToken and InvalidToken."""
     url = find_url(url_flag, env)
     token = token_flag or first_of(env, _TOKEN_VARIABLES)
     if not token:
         token = login_file.read(login_file.login_path(env)).tokens.get(url, "")
+    token = parse_token(token)
     if not token:
         raise NoToken(url)
-    return Server(url, token.strip())
+    return Server(url, token)
 
 
 def find_project(flag: str | None, env: Mapping[str, str], folder: Path) -> str:

@@ -25,7 +25,18 @@ class LoginFileInvalid(ClientError):
     """The login's file is not what `layover login` writes."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"cannot read {path}: {reason}; `layover login` writes it anew")
+        super().__init__(f"cannot read {path}: {reason}; `layover login --url URL` writes it anew")
+        self.path = path
+
+
+class LoginFileUnwritable(ClientError):
+    """The login's file cannot be put where it belongs."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"cannot write {path}: {reason}. Set LAYOVER_CONFIG_DIR to a folder of your own, or"
+            " do without a login: set LAYOVER_URL and LAYOVER_TOKEN"
+        )
         self.path = path
 
 
@@ -79,11 +90,15 @@ def read(path: Path) -> Login:
 
 
 def write(path: Path, login: Login) -> None:
-    """Replace the file, readable by its owner alone."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Replace the file, readable by its owner alone. Raises LoginFileUnwritable."""
     lines = [f"url = {_quoted(login.url)}", "", "[tokens]"]
     lines += [f"{_quoted(url)} = {_quoted(token)}" for url, token in sorted(login.tokens.items())]
-    replace_file(path, ("\n".join(lines) + "\n").encode(), mode=0o600)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A link, as to a folder of dotfiles, goes on to point there.
+        replace_file(path.resolve(), ("\n".join(lines) + "\n").encode(), mode=0o600)
+    except OSError as error:
+        raise LoginFileUnwritable(path, error.strerror or str(error)) from error
 
 
 def is_readable_by_others(path: Path) -> bool:

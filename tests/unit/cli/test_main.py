@@ -136,6 +136,7 @@ def test_wrong_usage_ends_with_two(environment: Path, capsys: pytest.CaptureFixt
         ["build", "--builder", "mine", "."],
         ["bake", "--save", "https://github.com/a/b.git"],
         ["login", "--url", "http://a", "--token", "a", "--token-stdin"],
+        ["login", "--url", "http://a", "--token", "two\nlines"],
     ):
         assert run(arguments, prog_name="layover") == 2, arguments
         shown = capsys.readouterr()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from layover.client import choices, login_file
-from layover.client.address import InvalidAddress, Server, parse_url
-from layover.client.login_file import Login, LoginFileInvalid
+from layover.client.address import InvalidAddress, InvalidToken, Server, parse_url
+from layover.client.login_file import Login, LoginFileInvalid, LoginFileUnwritable
 
 URL = "https://layover.example.com"
 
@@ -41,6 +41,17 @@ def test_a_token_is_the_one_kept_for_that_server(tmp_path: Path) -> None:
     assert choices.find_server("http://OTHER:5000", None, env).token == "other"
     with pytest.raises(choices.NoToken, match="LAYOVER_TOKEN"):
         choices.find_server("https://unknown.example.com", None, env)
+
+
+def test_what_surrounds_a_token_is_dropped_and_what_breaks_it_is_told_without_it() -> None:
+    for text in ("secret\n", " secret\r\n", "secret"):
+        assert choices.find_server(URL, text, {}).token == "secret"
+    for text in ("sec ret", "sec\nret", "sec\rret", "secr\xe9t", "sec\0ret"):
+        with pytest.raises(InvalidToken) as raised:
+            choices.find_server(URL, text, {})
+        assert "sec" not in str(raised.value)
+    with pytest.raises(choices.NoToken):
+        choices.find_server(URL, None, {"HOME": "/nowhere", "LAYOVER_TOKEN": "\n"})
 
 
 def test_with_nothing_given_every_way_of_giving_it_is_named(tmp_path: Path) -> None:
@@ -125,6 +136,23 @@ def test_a_login_file_of_another_make_is_told_without_its_secrets(tmp_path: Path
         with pytest.raises(LoginFileInvalid, match="layover login"):
             login_file.read(path)
     assert login_file.read(tmp_path / "none") == Login()
+
+
+def test_a_linked_login_file_stays_a_link(tmp_path: Path) -> None:
+    kept, link = tmp_path / "dotfiles.toml", tmp_path / "folder" / "config.toml"
+    kept.touch()
+    link.parent.mkdir()
+    link.symlink_to(kept)
+    login_file.write(link, Login(URL, {URL: "secret"}))
+    assert link.is_symlink()
+    assert login_file.read(kept).tokens == {URL: "secret"}
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_login_that_cannot_be_kept_says_what_to_do_instead(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LoginFileUnwritable, match="LAYOVER_CONFIG_DIR"):
+        login_file.write(tmp_path / "file" / "layover" / "config.toml", Login())
 
 
 def test_the_configuration_folder_can_be_moved(tmp_path: Path) -> None:
