@@ -242,8 +242,12 @@ async def _every(interval: timedelta, job: Callable[[], Awaitable[object]]) -> N
 
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    except Exception:
+        # The others are to be stopped in order all the same.
+        _log.exception("job_ended")
 
 
 def _now() -> datetime:

@@ -162,6 +162,12 @@ class EmbeddedBuilder:
                     _log.error("buildkitd_unavailable", reason=error.reason)
                 self._trouble = error
                 self._is_starting = False
+            except Exception as error:
+                # Too many open files, no memory for a process: whatever it was, builds need the
+                # daemon again when it is over.
+                _log.exception("buildkitd_failed")
+                self._trouble = BuilderUnhealthy(f"buildkitd cannot be run: {error}")
+                self._is_starting = False
             if asyncio.get_running_loop().time() - began > _STEADY_SECONDS:
                 delay = _FIRST_DELAY_SECONDS
             await asyncio.sleep(delay)
