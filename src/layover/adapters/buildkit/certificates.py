@@ -96,6 +96,9 @@ class Authority:
             return None
         if certificate.not_valid_after_utc - self._now() < _RENEW_AUTHORITY_BEFORE:
             return None
+        if certificate.not_valid_before_utc > self._now():
+            # Made when the machine's clock was ahead; nobody would take it for a long time.
+            return None
         return KeyPair(certificate, key)
 
     def _create(self) -> KeyPair:

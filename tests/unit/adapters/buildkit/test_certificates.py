@@ -35,6 +35,12 @@ def test_an_authority_that_ends_within_a_year_is_replaced(tmp_path: Path) -> Non
     assert first.client_credentials("a").ca_cert != second.client_credentials("b").ca_cert
 
 
+def test_an_authority_made_when_the_clock_was_ahead_is_replaced(tmp_path: Path) -> None:
+    at(START + timedelta(days=300), tmp_path)
+    authority = load(at(START, tmp_path).client_credentials("a").ca_cert)
+    assert authority.not_valid_before_utc <= START
+
+
 @pytest.mark.parametrize("name", ["ca.pem", "ca-key.pem"])
 @pytest.mark.parametrize("text", ["", "-----BEGIN CERTIFICATE-----\n"])
 def test_a_broken_authority_is_made_anew(tmp_path: Path, name: str, text: str) -> None:
