@@ -103,8 +103,25 @@ def run(arguments: Sequence[str], *, prog_name: str) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _open_closed_streams() -> None:
+    """Give each standard stream that we were started without (`2>&-`) an end that is nowhere.
+
+    Python leaves it None, `print` then takes standard output for it, and the next file that is
+    opened would be taken for it by buildx.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # The lowest number that is free is this one.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+
+
 def main() -> None:
     """The entry point of `layover` and `depot`."""
+    _open_closed_streams()
     status = run(sys.argv[1:], prog_name=program_name(sys.argv[0]))
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -208,6 +208,23 @@ def test_every_error_of_ours_has_a_status_and_every_entry_is_one() -> None:
         assert errors.exit_code(kind.__new__(kind)) in (1, 2, 130)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_without_a_standard_stream_ends_as_ever(environment: Path, closed: str) -> None:
+    command = f"'{sys.executable}' -m layover.cli"
+    for arguments, status in (("version", 0), ("list projects", 2), ("login --url http://a", 2)):
+        done = subprocess.run(
+            ["sh", "-c", f"{command} {arguments} {closed}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == status
+        assert "Traceback" not in done.stderr
+        # A message never takes the place of a result.
+        assert "error" not in done.stdout
+
+
 def test_a_failing_command_never_aborts_the_process(environment: Path) -> None:
     # The HTTP client's threads outlive a failed call: one in a dozen ends was an abort.
     with serving(FakeServer()) as fake:
