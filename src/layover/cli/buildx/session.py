@@ -102,6 +102,7 @@ class _Session:
         self._stopped_because = ""
         self._build_error = ""
         self._lost_builder = ""
+        self._metadata_error: metadata.MetadataUnwritable | None = None
 
     async def run(self) -> int:
         result: Oneof[str, object] = Oneof("canceled", wire.FinishBuildRequest.Canceled())
@@ -129,6 +130,8 @@ class _Session:
             await self._uninterrupted(self._finish(result))
             await asyncio.gather(health, return_exceptions=True)
         self._tell(status)
+        if self._metadata_error is not None:
+            raise self._metadata_error
         return status
 
     async def _build(self) -> int:
@@ -171,13 +174,17 @@ class _Session:
                     self._lost_builder = reporter.lost_builder
                     self._build_error = f"{self._lost_message}: {self._build_error}"
             elif self._plan.metadata_file is not None:
-                metadata.write(
-                    self._plan.metadata_file,
-                    buildx_metadata,
-                    build_id=self._created.build_id,
-                    project_id=self._created.project_id,
-                    targets=self._plan.targets,
-                )
+                try:
+                    metadata.write(
+                        self._plan.metadata_file,
+                        buildx_metadata,
+                        build_id=self._created.build_id,
+                        project_id=self._created.project_id,
+                        targets=self._plan.targets,
+                    )
+                except metadata.MetadataUnwritable as error:
+                    # The build is good, and saved: that is told and recorded first.
+                    self._metadata_error = error
             return status
 
     def _credentials(self) -> dict[str, str]:

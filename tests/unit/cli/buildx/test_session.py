@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from layover.cli.buildx import session
+from layover.cli.buildx.metadata import MetadataUnwritable
 from layover.cli.errors import CliError, Interrupted
 from layover.client.address import Server
 from layover.client.errors import ServerUnreachable
@@ -133,6 +134,15 @@ def test_metadata_names_the_build_beside_what_buildx_wrote(
     assert do(fake, buildx, tmp_path, metadata_file=path, targets=["app"]) == 0
     build = {"buildID": BUILD_ID, "projectID": PROJECT_ID, "targets": ["app"]}
     assert json.loads(path.read_text()) == {"a": 1, "depot.build": build}
+
+
+def test_a_good_build_whose_metadata_is_lost_is_good_and_saved_all_the_same(
+    fake: FakeServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MetadataUnwritable, match="No such file"):
+        do(fake, Buildx(tmp_path), tmp_path, metadata_file=tmp_path / "gone" / "build.json")
+    assert ending(fake) == ("success", "")
+    assert f"layover pull {BUILD_ID}\n" in capfd.readouterr().err
 
 
 def test_a_failed_build_leaves_the_metadata_file_as_it_was(
