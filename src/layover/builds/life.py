@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -24,6 +24,10 @@ from layover.identity.service import IdentityService
 from layover.oci.names import InvalidTag, Tag
 
 CLIENT_TIMEOUT = timedelta(seconds=60)
+
+# A server looks for vanished clients every few seconds. One that did not for so long was
+# stopped, suspended or had its clock set, and cannot tell who was silent meanwhile.
+_LONGEST_ABSENCE = timedelta(seconds=30)
 
 # As long as a build's ID: see _check_foreign_ids.
 _ID_LENGTH = 10
@@ -57,6 +61,8 @@ class BuildService:
         self._address = address
         self._now = now
         self._client_timeout = client_timeout
+        # Since when this server listens without a break, and when it last looked.
+        self._listens_since = self._looked_at = datetime.min.replace(tzinfo=UTC)
 
     async def create(
         self, principal: Principal, project_id: str | None, options: Sequence[BuildOptions]
@@ -148,7 +154,16 @@ class BuildService:
         _log.info("build_deleted", build_id=build.id, project_id=build.project_id)
 
     async def cancel_vanished(self, now: datetime) -> list[str]:
-        """End as canceled every build whose client is silent for too long; return their IDs."""
+        """End as canceled every build whose client is silent for too long; return their IDs.
+
+        A job for every few seconds. A server that starts, or was away, gives every client as
+        long anew to be heard of: their builds went on without it.
+        """
+        if not timedelta(0) <= now - self._looked_at <= _LONGEST_ABSENCE:
+            self._listens_since = now
+        self._looked_at = now
+        if now - self._listens_since < self._client_timeout:
+            return []
         seconds = self._client_timeout.total_seconds()
         ended = await self._store.end_vanished(
             now - self._client_timeout, f"its client was not heard of for {seconds:.0f} s", now

@@ -81,10 +81,9 @@ async def test_health_of_an_ended_build_tells_to_stop() -> None:
 async def test_a_build_whose_client_is_silent_ends_as_canceled() -> None:
     world = World()
     silent = await world.create()
-    world.clock.advance(seconds=40)
+    assert await world.watch(seconds=40) == []
     heard = (await world.create()).build.id
-    world.clock.advance(seconds=21)
-    assert await world.builds.cancel_vanished(world.clock()) == [silent.build.id]
+    assert await world.watch(seconds=21) == [silent.build.id]
     assert await world.status(silent.build.id) is BuildStatus.CANCELED
     assert not (await world.status(heard)).has_ended
     build = await world.store.find(silent.build.id)
@@ -98,9 +97,25 @@ async def test_health_keeps_a_build_alive_for_as_long_as_it_comes() -> None:
     world = World()
     build_id = (await world.create()).build.id
     for _ in range(5):
-        world.clock.advance(seconds=55)
+        assert await world.watch(seconds=55) == []
         await world.builds.report_health(world.user, build_id)
-        assert await world.builds.cancel_vanished(world.clock()) == []
+        assert await world.watch(seconds=0) == []
+
+
+@pytest.mark.parametrize("absence_seconds", [31, 3600, -3600])
+async def test_a_server_that_was_away_gives_clients_time_to_be_heard_of(
+    absence_seconds: float,
+) -> None:
+    world = World()
+    await world.watch(seconds=100)
+    alive, gone = [(await world.create()).build.id for _ in range(2)]
+    assert await world.watch(seconds=50) == []
+    world.clock.advance(seconds=absence_seconds)
+    assert await world.watch(seconds=5) == []
+    await world.builds.report_health(world.user, alive)
+    if absence_seconds > 0:
+        assert await world.watch(seconds=56) == [gone]
+    assert not (await world.status(alive)).has_ended
 
 
 @pytest.mark.parametrize("action", ["health", "finish", "delete", "driven"])
@@ -249,6 +264,7 @@ async def test_a_timeout_of_the_settings_counts() -> None:
         world.clock,
         timedelta(seconds=5),
     )
+    await builds.cancel_vanished(world.clock())
     build_id = (await world.create()).build.id
     world.clock.advance(seconds=6)
     assert await builds.cancel_vanished(world.clock()) == [build_id]

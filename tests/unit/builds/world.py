@@ -72,6 +72,14 @@ class World:
         )
         return secret
 
+    async def watch(self, seconds: int) -> list[str]:
+        """Let time pass as a server does that looks for vanished clients; return whom it ended."""
+        ended = await self.builds.cancel_vanished(self.clock())
+        for _ in range(seconds):
+            self.clock.advance(seconds=1)
+            ended += await self.builds.cancel_vanished(self.clock())
+        return ended
+
     async def status(self, build_id: str) -> BuildStatus:
         build = await self.store.find(build_id)
         assert build is not None
