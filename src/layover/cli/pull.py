@@ -20,7 +20,8 @@ from layover.cli.options import (
 from layover.cli.pullable import Pullable, check_platform, find
 from layover.client.address import Server
 from layover.client.api import Client
-from layover.client.references import Image, InvalidImage
+from layover.client.references import Image
+from layover.errors import LayoverError
 from layover.rpc.layover.v1.builds_pb import Build
 
 # How many builds the list to choose from has.
@@ -57,6 +58,8 @@ def command(
     it was built with; without any it keeps the registry's. Of a bake every target is pulled.
     """
     names = [_parse_name(tag) for tag in tags]
+    # As Docker has it: an empty variable in a script asks for none.
+    platform = platform or None
     server = find_server(url, token)
     if what is None:
         builds = run(_saved_builds(server, project))
@@ -80,10 +83,10 @@ def command(
 
 
 def _parse_name(text: str) -> Image:
-    image = Image.parse(text)
-    if image.digest:
-        raise InvalidImage(text, "an image is not named by a digest")
-    return image
+    try:
+        return Image.parse_name(text)
+    except LayoverError as error:
+        raise WrongUsage(f"-t {text}: {error}") from error
 
 
 async def _saved_builds(server: Server, project: str | None) -> list[Build]:

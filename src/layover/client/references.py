@@ -49,6 +49,14 @@ class Image:
             Digest.parse(digest)
         return cls(host, repository, tag, digest)
 
+    @classmethod
+    def parse_name(cls, text: str) -> Self:
+        """Parse what an image is to be called: a reference without a digest. Raises as `parse`."""
+        image = cls.parse(text)
+        if image.digest:
+            raise InvalidImage(text, "an image is not named by a digest")
+        return image
+
     @property
     def name(self) -> str:
         """The reference without its tag and digest."""
@@ -72,6 +80,6 @@ class Image:
 def _split_host(text: str) -> tuple[str, str]:
     # Docker's rule: the first component is a host if it could not be a repository's.
     first, slash, rest = text.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost" or first.startswith("[")):
+    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
         return first, rest
     return "", text

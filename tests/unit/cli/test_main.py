@@ -133,6 +133,8 @@ def test_wrong_usage_ends_with_two(environment: Path, capsys: pytest.CaptureFixt
         ["build"],
         ["build", "a", "b"],
         ["build", "--save=perhaps", "."],
+        ["build", "--save", "-t", "Upper", "."],
+        ["pull", "aaaaaaaaaa", "-t", "Upper"],
         ["build", "--builder", "mine", "."],
         ["bake", "--save", "https://github.com/a/b.git"],
         ["login", "--url", "http://a", "--token", "a", "--token-stdin"],

@@ -13,6 +13,8 @@ from typing import Self
 
 from layover.cli.buildx.arguments import parse_switch
 from layover.cli.errors import WrongUsage
+from layover.client.references import Image
+from layover.errors import LayoverError
 
 _NAMED_TYPES = frozenset({"image", "registry", "docker", "oci"})
 # What `--push` means, and attributes that change nothing about how a name is pushed.
@@ -123,6 +125,13 @@ def with_saved(
     output of its own, and the last: buildx's metadata tells of the last one, and the saved
     image is what it is wanted for. Raises WrongUsage where both cannot be had.
     """
+    for name in user_names:
+        # buildx reads the names of -t, and takes an output's as they are: the image could not
+        # be pulled under them.
+        try:
+            Image.parse_name(name)
+        except LayoverError as error:
+            raise WrongUsage(f"-t {name}: {error}") from error
     named = [output.named(user_names) for output in outputs]
     for output in named:
         if output.pushes and not output.attributes.get("name"):

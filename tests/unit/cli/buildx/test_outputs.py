@@ -119,3 +119,9 @@ def test_what_is_written_down_is_read_back(attributes: dict[str, str]) -> None:
     assert Output.parse(str(output)) == output
     assert Output.from_json(output.as_json()) == output
     assert Output.from_json(str(output)) == output
+
+
+@pytest.mark.parametrize("name", ["Upper", "a:b:c", "a b", "", f"a@sha256:{'0' * 64}"])
+def test_a_name_that_nothing_can_be_pulled_under_is_refused(name: str) -> None:
+    with pytest.raises(WrongUsage, match="-t"):
+        saved(names=("app:1", name))
