@@ -138,11 +138,15 @@ def to_timed_steps(steps: Iterable[depot.BuildStep]) -> list[Step]:
 
 def _timed_step(step: depot.BuildStep) -> Step:
     started = to_datetime(step.start_time)
+    try:
+        completed = started and started + timedelta(milliseconds=step.duration_ms)
+    except OverflowError:
+        completed = None
     return Step(
         digest=step.stable_digest or "",
         name=step.name,
         started_at=started,
-        completed_at=started and started + timedelta(milliseconds=step.duration_ms),
+        completed_at=completed,
         cached=step.cached,
         error=step.error or None,
     )

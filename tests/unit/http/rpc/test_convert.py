@@ -12,8 +12,10 @@ from layover.http.rpc.convert import (
     from_options,
     to_datetime,
     to_options,
+    to_timed_steps,
     to_timestamp,
 )
+from layover.rpc.depot.cli.v1.build_pb import BuildStep
 
 TEXTS = st.text(max_size=20)
 OPTIONS = st.builds(
@@ -61,3 +63,15 @@ def test_times_before_the_epoch_count_forward_as_the_protocol_wants() -> None:
 
 def test_every_state_of_a_build_has_a_name_on_the_wire() -> None:
     assert set(STATUSES) == set(DEPOT_STATUSES) == set(BuildStatus)
+
+
+@pytest.mark.parametrize(
+    ("started", "duration_ms"),
+    [(datetime(9999, 12, 31, tzinfo=UTC), 2**31 - 1), (datetime(1, 1, 1, tzinfo=UTC), -(2**31))],
+)
+def test_a_step_that_ends_outside_of_history_has_no_end(
+    started: datetime, duration_ms: int
+) -> None:
+    told = BuildStep(name="x", start_time=to_timestamp(started), duration_ms=duration_ms)
+    (step,) = to_timed_steps([told])
+    assert (step.started_at, step.completed_at) == (started, None)
