@@ -54,7 +54,8 @@ def admit_log(entries: Sequence[LogEntry], used_bytes: int) -> tuple[list[LogEnt
 
 def clean_entry(entry: LogEntry) -> LogEntry:
     """The entry as it is kept: the digest of its step is cut as the step's own is."""
-    return replace(entry, step_digest=clean_text(entry.step_digest, MAX_DIGEST_CHARACTERS))
+    digest = clean_text(entry.step_digest, MAX_DIGEST_CHARACTERS)
+    return entry if digest == entry.step_digest else replace(entry, step_digest=digest)
 
 
 def within_read_limit(items: Iterable[Item], size_of: Callable[[Item], int]) -> Iterator[Item]:

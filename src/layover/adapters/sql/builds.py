@@ -411,7 +411,14 @@ def _batches(items: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _log_values(build_id: str, entry: LogEntry) -> dict[str, Any]:
-    return {"build_id": build_id, **asdict(entry)}
+    # Named one by one: `asdict` copies each value, and a log has many entries.
+    return {
+        "build_id": build_id,
+        "step_digest": entry.step_digest,
+        "timestamp": entry.timestamp,
+        "stream": entry.stream,
+        "message": entry.message,
+    }
 
 
 def _step_values(step: Step) -> dict[str, Any]:
