@@ -14,6 +14,7 @@ from layover.client.errors import (
     AccessRefused,
     NotFound,
     NotLayover,
+    NotTrusted,
     ServerFailed,
     ServerUnreachable,
 )
@@ -73,6 +74,7 @@ HINTS: Mapping[type[LayoverError], str] = {
     AccessRefused: "Ask for a token that may, and log in with `layover login`.",
     NotFound: "`layover list builds` and `layover list projects` show what there is.",
     NotLayover: "Check the address, and that the server's version is not older than this client's.",
+    NotTrusted: "Name who signed it in SSL_CERT_FILE, or use the name that it is for.",
     ServerFailed: "Try again; the server's log says more.",
     ServerUnreachable: "Check the address, and that the server is running.",
 }

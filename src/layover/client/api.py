@@ -58,15 +58,20 @@ class Client:
     def __init__(self, server: Server, *, env: Mapping[str, str] | None = None) -> None:
         self.server = server
         certificates = trusted_certificates(os.environ if env is None else env)
-        self._transport = HTTPTransport(
-            tls_ca_cert=certificates,
-            tls_include_system_certs=certificates is None,
-            connect_timeout=10,
-            # A request carries the token: it goes where the user said and nowhere else.
-            follow_redirects=False,
-            # The system's own resolver reads /etc/hosts and what a container was given.
-            use_system_dns=True,
-        )
+        try:
+            self._transport = HTTPTransport(
+                tls_ca_cert=certificates,
+                tls_include_system_certs=certificates is None,
+                connect_timeout=10,
+                # A request carries the token: it goes where the user said and nowhere else.
+                follow_redirects=False,
+                # The system's own resolver reads /etc/hosts and what a container was given.
+                use_system_dns=True,
+            )
+        except (ValueError, RuntimeError) as error:
+            if certificates is None:
+                raise
+            raise ClientError(f"cannot use SSL_CERT_FILE, which has to be PEM: {error}") from error
         http = HTTPClient(self._transport)
         self._builds = BuildServiceClient(server.url, http_client=http)
         self._projects = ProjectsServiceClient(server.url, http_client=http)

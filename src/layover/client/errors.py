@@ -2,6 +2,7 @@
 
     ClientError
     ├── ServerUnreachable    nothing answered: trying again may help
+    ├── NotTrusted           its certificate is signed by nobody that we trust
     ├── NotLayover           something answered that does not speak this API
     ├── TokenRefused         no token, or one that the server does not know
     ├── AccessRefused        a token that may not do this
@@ -24,6 +25,14 @@ class ServerUnreachable(ClientError):
 
     def __init__(self, url: str, cause: str) -> None:
         super().__init__(f"cannot reach the server at {url}: {cause or 'no answer'}")
+        self.url = url
+
+
+class NotTrusted(ClientError):
+    """The server's certificate is not to be trusted: trying again is no help."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"the certificate of the server at {url} is not trusted: {reason}")
         self.url = url
 
 

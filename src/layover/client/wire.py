@@ -10,6 +10,7 @@ from layover.client.errors import (
     ClientError,
     NotFound,
     NotLayover,
+    NotTrusted,
     RequestRefused,
     ServerFailed,
     ServerUnreachable,
@@ -17,6 +18,9 @@ from layover.client.errors import (
 )
 
 _REQUEST = re.compile(r"^Request failed: error sending request for url \([^)]*\): ")
+
+# rustls's words, which pyqwest passes on.
+_BAD_CERTIFICATE = "invalid peer certificate: "
 
 _REFUSALS = frozenset(
     {
@@ -37,7 +41,9 @@ def from_connect(error: ConnectError, url: str) -> ClientError:
     match error.code:
         case Code.UNAVAILABLE | Code.DEADLINE_EXCEEDED:
             # The transport names the whole request before the cause; the address is told anyway.
-            return ServerUnreachable(url, _REQUEST.sub("", reason))
+            cause = _REQUEST.sub("", reason)
+            _, found, why = cause.partition(_BAD_CERTIFICATE)
+            return NotTrusted(url, why) if found else ServerUnreachable(url, cause)
         case Code.UNAUTHENTICATED:
             return TokenRefused(url, reason)
         case Code.PERMISSION_DENIED:

@@ -95,6 +95,21 @@ def test_every_code_has_an_error_of_ours(code: Code) -> None:
     assert "because" in str(error) or isinstance(error, errors.NotLayover)
 
 
+@pytest.mark.parametrize("content", ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_a_file_without_authorities_is_told_by_its_variable(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_text(content)
+    with pytest.raises(errors.ClientError, match="SSL_CERT_FILE"):
+        Client(Server("https://a", "t"), env={"SSL_CERT_FILE": str(path)})
+
+
+def test_a_certificate_that_is_not_trusted_is_no_server_that_is_away() -> None:
+    reason = "client error (Connect): invalid peer certificate: UnknownIssuer"
+    error = from_connect(ConnectError(Code.UNAVAILABLE, reason), "https://server")
+    assert isinstance(error, errors.NotTrusted)
+    assert str(error).endswith(": UnknownIssuer")
+
+
 def test_the_named_authorities_replace_the_systems(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_bytes(b"PEM")
