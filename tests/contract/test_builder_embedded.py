@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from layover.adapters.buildkit import embedded as embedded_module
+from layover.adapters.buildkit import processes
 from layover.adapters.buildkit.daemon_config import RegistryAccess
 from layover.adapters.buildkit.embedded import EmbeddedBuilder
 from layover.adapters.buildkit.mounts import mounts_below
@@ -169,6 +170,22 @@ async def test_a_daemon_that_is_killed_comes_back_at_its_address(folder: Path) -
         # The step that it ran died with it, and its file system is gone.
         assert containers(folder) == []
         assert mounts(folder) == []
+
+
+async def test_a_daemon_that_answers_nobody_any_more_is_replaced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_module, "_WEDGED_SECONDS", 2.0)
+    monkeypatch.setattr(processes, "STOP_TIMEOUT_SECONDS", 1.0)
+    builder = make(folder)
+    async with running(builder):
+        await healthy(builder)
+        (daemon,) = daemons(folder)
+        daemon.send(signal.SIGSTOP)
+        await told(builder, "did not answer for 2 s")
+        await healthy(builder)
+        (successor,) = daemons(folder)
+        assert successor != daemon
 
 
 async def test_the_end_of_the_server_is_the_end_of_the_daemon_and_of_its_containers(

@@ -6,9 +6,9 @@
         certs/             see certificates.py
         root/              the daemon's own: its cache and its snapshots
 
-The daemon lives as long as the server: it is restarted when it dies, stopped when the server
-stops, and told to stop by the kernel when the server is killed. What an earlier server left
-running on the same folder all the same is ended before a new one starts.
+The daemon lives as long as the server: it is restarted when it dies, or answers nobody any more,
+stopped when the server stops, and told to stop by the kernel when the server is killed. What an
+earlier server left running on the same folder all the same is ended before a new one starts.
 """
 
 import asyncio
@@ -49,6 +49,10 @@ _MAX_DELAY_SECONDS = 30.0
 # A daemon that lived this long failed for a new reason: the delays begin anew.
 _STEADY_SECONDS = 60.0
 _OUTPUT_TIMEOUT_SECONDS = 2.0
+# A daemon that runs and answers no check for so long never will. A machine under load answers
+# late too, and builds that it works on end with it: better late than in the midst of them.
+_WEDGED_SECONDS = 300.0
+_WEDGED_POLL_SECONDS = 1.0
 _START_PATIENCE_SECONDS = 3.0
 _START_POLL_SECONDS = 0.05
 
@@ -105,6 +109,7 @@ class EmbeddedBuilder:
         self._authority: Authority | None = None
         self._trouble: BuilderUnhealthy | None = BuilderUnhealthy("it is starting")
         self._is_starting = True
+        self._unanswered_since: float | None = None
 
     @property
     def name(self) -> str:
@@ -137,7 +142,15 @@ class EmbeddedBuilder:
         if self._trouble is not None:
             raise BuilderUnhealthy(self._trouble.reason, self._trouble.can_recover)
         credentials = await self.credentials("layover")
-        return await probe(_address(self._local_host, self._port), SERVER_NAME, credentials)
+        address = _address(self._local_host, self._port)
+        try:
+            platforms = await probe(address, SERVER_NAME, credentials)
+        except BuilderUnhealthy:
+            if self._unanswered_since is None:
+                self._unanswered_since = asyncio.get_running_loop().time()
+            raise
+        self._unanswered_since = None
+        return platforms
 
     async def credentials(self, build_id: str) -> Credentials:
         if self._authority is None:
@@ -195,9 +208,10 @@ class EmbeddedBuilder:
         _log.info("buildkitd_started", pid=process.pid, address=self.address)
         self._trouble = None
         self._is_starting = True
+        self._unanswered_since = None
         identity = ProcessIdentity.of(process.pid)
         try:
-            status = await process.wait()
+            status = await self._end_of(process)
         finally:
             self._trouble = BuilderUnhealthy("it is stopping")
             if identity is not None:
@@ -211,6 +225,24 @@ class EmbeddedBuilder:
             _log.info("buildkitd_ended", pid=process.pid, status=process.returncode)
         words = f": {output.last_words}" if output.last_words else ""
         raise BuilderUnhealthy(f"buildkitd {_how_ended(status)}{words}; it is started again")
+
+    async def _end_of(self, process: asyncio.subprocess.Process) -> int:
+        """Wait for the daemon's end. Raises BuilderUnhealthy when it is there and does nothing."""
+        loop = asyncio.get_running_loop()
+        ending = asyncio.create_task(process.wait())
+        try:
+            while True:
+                await asyncio.wait({ending}, timeout=_WEDGED_POLL_SECONDS)
+                if ending.done():
+                    return ending.result()
+                since = self._unanswered_since
+                if since is not None and loop.time() - since > _WEDGED_SECONDS:
+                    raise BuilderUnhealthy(
+                        f"buildkitd did not answer for {_WEDGED_SECONDS:.0f} s;"
+                        " it is stopped and started again"
+                    )
+        finally:
+            ending.cancel()
 
     async def _prepare(self) -> DaemonConfig:
         if self._wanted_port == 0:
