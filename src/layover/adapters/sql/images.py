@@ -26,7 +26,8 @@ from layover.adapters.sql.database import Database
 from layover.adapters.sql.registry_rows import delete_manifests, parts
 from layover.adapters.sql.schema import blobs, manifest_references, manifests, repositories, tags
 from layover.builds.models import SavedImage
-from layover.oci.manifests import INDEX_TYPES, Manifest, parse_manifest
+from layover.oci.digest import Digest
+from layover.oci.manifests import INDEX_TYPES, parse_manifest
 from layover.registry.ports import BlobStore
 
 # A config names a platform in its first lines; a larger one is some other artifact's.
@@ -44,37 +45,39 @@ class SqlSavedImages:
             condition = and_(tags.c.build_id == build_id, repositories.c.project_id == project_id)
             reach = _reach(condition, tags.c.name)
             sizes = {row.owner: row.size_bytes for row in connection.execute(_sizes(reach))}
-            query = (
-                select(tags.c.name, manifests.c.digest, manifests.c.media_type, manifests.c.body)
+            named = connection.execute(
+                select(tags.c.repository_id, tags.c.name, tags.c.digest)
                 .join(repositories, repositories.c.id == tags.c.repository_id)
-                .join(
-                    manifests,
-                    and_(
-                        manifests.c.repository_id == tags.c.repository_id,
-                        manifests.c.digest == tags.c.digest,
-                    ),
-                )
                 .where(condition)
                 .order_by(tags.c.name)
-            )
+            ).all()
+            # Each manifest once, however many tags name it, and one at a time: as large as they
+            # may be, thousands at once would take all memory.
+            origins = {
+                key: _origin(connection, *key)
+                for key in dict.fromkeys((row.repository_id, row.digest) for row in named)
+            }
             return [
                 _TaggedManifest(
                     row.name,
                     row.digest,
-                    parse_manifest(row.body, row.media_type),
+                    origins[row.repository_id, row.digest],
                     sizes.get(row.name, 0),
                 )
-                for row in connection.execute(query)
+                for row in named
             ]
 
+        found = await self._database.read(work)
+        origins = dict.fromkeys(tagged.origin for tagged in found)
+        platforms = {origin: await self._platforms(origin) for origin in origins}
         return [
             SavedImage(
-                tag=found.tag,
-                digest=found.digest,
-                platforms=await self._platforms(found.manifest),
-                size_bytes=found.size_bytes,
+                tag=tagged.tag,
+                digest=tagged.digest,
+                platforms=platforms[tagged.origin],
+                size_bytes=tagged.size_bytes,
             )
-            for found in await self._database.read(work)
+            for tagged in found
         ]
 
     async def sizes(self, build_ids: Sequence[str]) -> dict[str, int]:
@@ -101,31 +104,52 @@ class SqlSavedImages:
 
         await self._database.write(work)
 
-    async def _platforms(self, manifest: Manifest) -> tuple[str, ...]:
-        if manifest.media_type in INDEX_TYPES:
-            return tuple(
-                child.platform
-                for child in manifest.manifests
-                if child.platform and not child.is_attestation
-            )
-        config = manifest.config
-        if config is None:
-            return ()
+    async def _platforms(self, origin: "_Origin") -> tuple[str, ...]:
+        if origin.config is None:
+            return origin.platforms
         # Its descriptor says how long it is, but nobody checked.
-        size_bytes = await self._blob_store.size(config.digest)
+        size_bytes = await self._blob_store.size(origin.config)
         if size_bytes is None or size_bytes > _MAX_CONFIG_BYTES:
             return ()
-        async with aclosing(self._blob_store.read(config.digest, 0, size_bytes)) as blocks:
+        async with aclosing(self._blob_store.read(origin.config, 0, size_bytes)) as blocks:
             body = b"".join([block async for block in blocks])
         return _config_platform(body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where an image's platforms are told: in its index, or in the config of its manifest."""
+
+    platforms: tuple[str, ...]
+    config: Digest | None
 
 
 @dataclass(frozen=True, slots=True)
 class _TaggedManifest:
     tag: str
     digest: str
-    manifest: Manifest
+    origin: _Origin
     size_bytes: int
+
+
+def _origin(connection: Connection, repository_id: int, digest: str) -> _Origin:
+    row = connection.execute(
+        select(manifests.c.media_type, manifests.c.body).where(
+            manifests.c.repository_id == repository_id, manifests.c.digest == digest
+        )
+    ).first()
+    if row is None:
+        # Deleted since its tag was read, where a transaction sees what others commit.
+        return _Origin((), None)
+    manifest = parse_manifest(row.body, row.media_type)
+    if manifest.media_type in INDEX_TYPES:
+        named = (
+            child.platform
+            for child in manifest.manifests
+            if child.platform and not child.is_attestation
+        )
+        return _Origin(tuple(named), None)
+    return _Origin((), manifest.config.digest if manifest.config else None)
 
 
 def _reach(condition: ColumnElement[bool], owner: ColumnElement[str]) -> CTE:

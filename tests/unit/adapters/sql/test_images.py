@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from layover.adapters.sql import images as images_module
 from layover.adapters.sql import registry_rows
 from layover.adapters.sql.images import SqlSavedImages
 from layover.builds.models import SavedImage
 from layover.oci.digest import Digest
-from layover.oci.manifests import OCI_MANIFEST
+from layover.oci.manifests import OCI_MANIFEST, Manifest, parse_manifest
 from layover.oci.names import RepositoryName, Tag
 from tests.stores import (
     REPOSITORY,
@@ -62,6 +63,24 @@ async def test_a_saved_image_has_its_platform_and_its_size(
     assert await images.sizes(["b1", "b2"]) == {"b1": len(body + CONFIG) + 5}
     assert await images.of_build("foreign", "b1") == []
     assert await images.of_build("mine", "b2") == []
+
+
+async def test_a_manifest_is_read_once_however_many_tags_name_it(
+    stores: Stores, images: SqlSavedImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = await save(stores, "b1", "b1", b"layer")
+    for number in range(20):
+        await put_manifest(stores, PROJECT, body, f"b1-{number}", "b1")
+    parsed: list[bytes] = []
+
+    def parse(body: bytes, media_type: str) -> Manifest:
+        parsed.append(body)
+        return parse_manifest(body, media_type)
+
+    monkeypatch.setattr(images_module, "parse_manifest", parse)
+    saved = await images.of_build("mine", "b1")
+    assert {image.platforms for image in saved} == {("linux/arm64/v8",)}
+    assert (len(saved), parsed) == (21, [body])
 
 
 async def test_a_saved_index_has_the_platforms_of_its_images_without_attestations(
