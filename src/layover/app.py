@@ -49,10 +49,13 @@ from layover.registry.blobs import BlobService
 from layover.registry.manifests import ManifestService
 from layover.registry.uploads import UploadService
 from layover.settings import Settings
-from layover.startup import check_tls, greeting, keep_admin_token, listening, locked
+from layover.startup import TlsRenewal, check_tls, greeting, keep_admin_token, listening, locked
 
 # A build whose client vanished is noticed this soon after its time has come.
 _VANISHED_INTERVAL = timedelta(seconds=5)
+
+# A certificate that was renewed is served this soon.
+_TLS_INTERVAL = timedelta(seconds=60)
 
 # Clients keep idle connections for a minute or so. Where the server closes first, a request that
 # is on its way meets the close.
@@ -108,7 +111,12 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         # finds here make that mean nothing, so that the stop goes on to its end.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
-        await uvicorn.Server(config).serve(sockets=[listener])
+        config.load()
+        async with contextlib.AsyncExitStack() as stack:
+            if config.ssl is not None:
+                renewing = _every(_TLS_INTERVAL, TlsRenewal(config.ssl, settings).check)
+                stack.push_async_callback(_cancel, asyncio.create_task(renewing))
+            await uvicorn.Server(config).serve(sockets=[listener])
         _log.info("server_stopped")
 
 

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
+
 from layover.identity.models import FirstTenant
 from layover.settings import Settings, SettingsError
 
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105  # a file's name
 
 _BACKLOG = 2048
+
+_log = structlog.get_logger(__name__)
 
 
 @contextmanager
@@ -79,6 +83,47 @@ def check_tls(settings: Settings) -> None:
         )
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"tls_cert, tls_key: cannot be used: {error}") from error
+
+
+class TlsRenewal:
+    """Serves a certificate that was renewed from the next connection on, without a restart."""
+
+    def __init__(self, context: ssl.SSLContext, settings: Settings) -> None:
+        """`context` serves what the settings' files hold now."""
+        self._context, self._settings = context, settings
+        self._served = self._state()
+        self._refused: object = None
+
+    async def check(self) -> None:
+        """Load the files if they changed; those that do not fit together yet are left alone."""
+        state = self._state()
+        if state == self._served:
+            return
+        cert, key = self._settings.tls_cert, self._settings.tls_key
+        assert cert is not None
+        try:
+            # In a context of its own first: half a pair would be served to everybody.
+            check_tls(self._settings)
+            self._context.load_cert_chain(cert, key, password="")
+        except (SettingsError, OSError) as error:
+            if state != self._refused:
+                _log.warning("tls_cert_unusable", error=str(error))
+            self._refused = state
+            return
+        self._served = state
+        _log.info("tls_cert_renewed")
+
+    def _state(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """What tells files apart from those before: which they are, how long, and from when."""
+        return tuple(map(_file_state, (self._settings.tls_cert, self._settings.tls_key)))
+
+
+def _file_state(path: Path | None) -> tuple[int, int, int] | None:
+    try:
+        found = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def keep_admin_token(data_dir: Path, secret: str) -> None:

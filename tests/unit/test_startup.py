@@ -1,3 +1,4 @@
+import contextlib
 import socket
 import ssl
 import stat
@@ -14,6 +15,7 @@ from layover.identity.models import FirstTenant, Principal, TokenKind
 from layover.settings import Settings, SettingsError
 from layover.startup import (
     ADMIN_TOKEN_FILE,
+    TlsRenewal,
     check_tls,
     greeting,
     keep_admin_token,
@@ -117,6 +119,41 @@ def test_a_certificate_that_cannot_be_served_is_refused_before_anything_starts(
     for pair in ((cert, other_key), (key, cert), (nonsense, key), (cert, nonsense)):
         with pytest.raises(SettingsError, match="tls_cert"):
             check_tls(Settings(tls_cert=pair[0], tls_key=pair[1]))
+
+
+@pytest.mark.anyio
+async def test_a_renewed_certificate_is_served_once_its_key_is_there_too(tmp_path: Path) -> None:
+    cert, key = make_certificate(tmp_path, "a")
+    new_cert, new_key = make_certificate(tmp_path, "b")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    renewal = TlsRenewal(context, Settings(tls_cert=cert, tls_key=key))
+    old = cert.read_text()
+    await renewal.check()
+    assert served(context) == ssl.PEM_cert_to_DER_cert(old)
+    cert.write_text(new_cert.read_text())
+    await renewal.check()
+    assert served(context) == ssl.PEM_cert_to_DER_cert(old)
+    new_key.replace(key)
+    await renewal.check()
+    assert served(context) == ssl.PEM_cert_to_DER_cert(new_cert.read_text())
+    cert.unlink()
+    await renewal.check()
+    assert served(context) == ssl.PEM_cert_to_DER_cert(new_cert.read_text())
+
+
+def served(context: ssl.SSLContext) -> bytes | None:
+    """The certificate that a client is shown, as DER."""
+    client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client_context.check_hostname = False
+    client_context.verify_mode = ssl.CERT_NONE
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    client = client_context.wrap_bio(to_client, to_server)
+    for side in (client, server, client):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    return client.getpeercert(binary_form=True)
 
 
 def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked(tmp_path: Path) -> None:
