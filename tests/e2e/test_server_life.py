@@ -55,9 +55,14 @@ def test_every_line_of_a_request_carries_the_id_that_its_response_has(
 ) -> None:
     server = start_server(settings=NO_BUILDER)
     request_id = server.request("GET", "/v2/").headers["X-Request-ID"]
-    lines = [json.loads(line) for line in server.process.log().splitlines() if line[:1] == "{"]
-    events = [line["event"] for line in lines if line.get("request_id") == request_id]
-    assert events == ["request_served"]
+
+    def events() -> list[str]:
+        lines = [json.loads(line) for line in server.process.log().splitlines() if line[:1] == "{"]
+        return [line["event"] for line in lines if line.get("request_id") == request_id]
+
+    # A request is logged when its response has been sent.
+    wait_until(lambda: bool(events()), timeout=10, what="the request's line")
+    assert events() == ["request_served"]
 
 
 def test_no_token_is_logged(start_server: ServerFactory) -> None:
