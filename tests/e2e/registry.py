@@ -194,6 +194,13 @@ def add_tenant(
             "INSERT INTO projects (id, organization_id, name, created_at) VALUES (?, ?, ?, ?)",
             (name, organization, name, stamp),
         )
+        # Heard of until its token ends, so that it lives as long.
+        database.execute(
+            "INSERT INTO builds (id, project_id, status, command, save, options, created_at,"
+            " seen_at, step_count, log_size_bytes)"
+            " VALUES (?, ?, 'running', 'build', TRUE, '[]', ?, ?, 0, 0)",
+            (tenant.build_id, name, stamp, end),
+        )
         for kind, (project_id, build_id, own_tags) in bindings.items():
             secret: str = getattr(tenant, kind)
             database.execute(
