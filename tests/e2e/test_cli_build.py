@@ -310,6 +310,26 @@ def test_an_interrupted_build_is_canceled_on_the_builder_and_on_the_server(
     wait_for(lambda: sleepers(seconds) == 0)
 
 
+def test_a_build_whose_client_is_killed_ends_on_the_builder_and_its_secrets_go_with_the_next(
+    server: LayoverServer, tmp_path: Path
+) -> None:
+    context = busybox_context(tmp_path / "context", "killed")
+    slow(context, 7639)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    command = [str(LAYOVER), "build", "--save", str(context)]
+    env = {**server.cli_env(), "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as killed:
+        wait_for(lambda: sleepers(7639))
+        (buildx,) = children(killed.pid)
+        killed.kill()
+    wait_for(lambda: not sleepers(7639))
+    wait_for(lambda: not Path(f"/proc/{buildx}").exists())
+    assert len(list(temporary.iterdir())) == 1
+    server.cli("build", str(busybox_context(tmp_path / "next", "next")), env=env)
+    assert list(temporary.iterdir()) == []
+
+
 def test_deleting_a_running_build_stops_it(server: LayoverServer, tmp_path: Path) -> None:
     context = busybox_context(tmp_path / "context", "deleted while it runs")
     slow(context, 7100)

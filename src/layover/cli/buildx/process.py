@@ -30,6 +30,19 @@ _STOP_SECONDS = 10.0
 _PATIENCE = 2
 
 
+# Runs in the new process before buildx does: the kernel is to send it a Ctrl-C when this process
+# is killed, or else it would go on building for nobody. Done this way, and not by a function
+# between fork and exec, because this process has threads.
+_LAUNCHER = (
+    "import ctypes, os, signal, sys\n"
+    f"ctypes.CDLL(None).prctl(1, {int(signal.SIGINT)})\n"  # PR_SET_PDEATHSIG
+    "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
+    "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    f"signal.pthread_sigmask(signal.SIG_UNBLOCK, {[int(number) for number in _SIGNALS]})\n"
+    "os.execv(sys.argv[2], sys.argv[2:])\n"
+)
+
+
 class Interruption:
     """Ctrl-C, SIGTERM and a closed terminal while a build runs.
 
@@ -117,14 +130,21 @@ async def run(
 ) -> tuple[int, str]:
     """Run buildx to its end; returns its status and, off a terminal, its last messages."""
     is_terminal = sys.stderr.isatty()
-    process = await asyncio.create_subprocess_exec(
-        buildx,
-        *arguments,
-        env=env,
-        stdin=_rewound(stdin),
-        stderr=None if is_terminal else asyncio.subprocess.PIPE,
-    )
-    interruption.watch(process)
+    launcher = _launcher()
+    # A signal that comes while buildx is being started waits for it; the launcher lets it come.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS if launcher else ())
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *launcher,
+            buildx,
+            *arguments,
+            env=env,
+            stdin=_rewound(stdin),
+            stderr=None if is_terminal else asyncio.subprocess.PIPE,
+        )
+        interruption.watch(process)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         tail = await _pass_on(process.stderr)
         status = await process.wait()
@@ -135,6 +155,12 @@ async def run(
             await process.wait()
     # A process ended by a signal has the shell's status for it.
     return (128 - status if status < 0 else status), tail
+
+
+def _launcher() -> list[str]:
+    if sys.platform != "linux" or not sys.executable:
+        return []
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
 
 
 async def _pass_on(stream: asyncio.StreamReader | None) -> str:
