@@ -14,7 +14,7 @@ from types import TracebackType
 from layover.cli.buildx.workspace import BUILDER_NAME, node_name
 from layover.client.api import Client
 from layover.client.buildkit import Builder, BuilderAddress
-from layover.client.errors import ClientError, ServerUnreachable
+from layover.client.errors import ClientError
 from layover.rpc.depot.cli.v1 import build_pb as wire
 from layover.rpc.moby.buildkit.v1.control_pb import StatusResponse
 
@@ -26,6 +26,7 @@ _STREAM_SECONDS = 10.0
 _QUEUE_LENGTH = 10_000
 # How long a finished build's last words may take.
 _LAST_WORDS_SECONDS = 5.0
+_FIRST_WORD_SECONDS = 1.0
 
 
 async def report_health(
@@ -70,6 +71,7 @@ class StatusReporter:
         ]
         self._queue: asyncio.Queue[StatusResponse | None] = asyncio.Queue(_QUEUE_LENGTH)
         self._followers: dict[Path, asyncio.Task[None]] = {}
+        self._begun: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._has_ended = False
 
@@ -88,7 +90,9 @@ class StatusReporter:
         self._find()
         followers = list(self._followers.values())
         if followers:
-            _, late = await asyncio.wait(followers, timeout=_LAST_WORDS_SECONDS)
+            # A builder that has said nothing of the build so far hardly knows it.
+            patience = _LAST_WORDS_SECONDS if self._begun else _FIRST_WORD_SECONDS
+            _, late = await asyncio.wait(followers, timeout=patience)
             for task in late:
                 task.cancel()
         with contextlib.suppress(asyncio.QueueFull):
@@ -114,6 +118,7 @@ class StatusReporter:
         try:
             async with Builder(address) as builder:
                 async for status in builder.follow(ref):
+                    self._begun.add(ref)
                     for vertex in status.vertexes:
                         # What was only canceled because of another step says nothing.
                         if vertex.error and "context canceled" not in vertex.error:
@@ -121,10 +126,11 @@ class StatusReporter:
                     if self._queue.full():
                         self._queue.get_nowait()
                     self._queue.put_nowait(status)
-        except ServerUnreachable:
-            self.lost_builder = address.endpoint
         except ClientError:
-            return  # What cannot be followed is built all the same.
+            # A stream that breaks off lost its builder, whatever the transport calls that; what
+            # could not be followed from the start is built all the same.
+            if ref in self._begun:
+                self.lost_builder = address.endpoint
 
     async def _send(self) -> None:
         while not self._has_ended and (first := await self._queue.get()) is not None:

@@ -32,6 +32,8 @@ Value = TypeVar("Value")
 _FINISH_WITHIN_SECONDS = 60.0
 _FINISH_PAUSE_SECONDS = 2.0
 _LONGEST_ERROR = 4000
+# How gRPC tells that the other side is gone.
+_UNAVAILABLE = "code = Unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +172,12 @@ class _Session:
                 await context
             if status != 0:
                 self._build_error = last_error(messages) or reporter.error
-                if reporter.lost_builder and not self._interruption.is_requested:
-                    self._lost_builder = reporter.lost_builder
+                lost = reporter.lost_builder
+                if not lost and _UNAVAILABLE in self._build_error and len(addresses) == 1:
+                    # It went before it said a word of the build.
+                    lost = addresses[0][0].endpoint
+                if lost and not self._interruption.is_requested:
+                    self._lost_builder = lost
                     self._build_error = f"{self._lost_message}: {self._build_error}"
             elif self._plan.metadata_file is not None:
                 try:
