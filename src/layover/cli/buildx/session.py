@@ -7,6 +7,7 @@ not fail a build that can go on without it.
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,8 @@ Value = TypeVar("Value")
 _FINISH_WITHIN_SECONDS = 60.0
 _FINISH_PAUSE_SECONDS = 2.0
 _LONGEST_ERROR = 4000
-# How gRPC tells that the other side is gone.
-_UNAVAILABLE = "code = Unavailable"
+# How gRPC tells that the other side is gone, as it is and as buildx unwraps it.
+_UNAVAILABLE = re.compile(r"(?:code = |: )Unavailable\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ class _Session:
             if status != 0:
                 self._build_error = last_error(messages) or reporter.error
                 lost = reporter.lost_builder
-                if not lost and _UNAVAILABLE in self._build_error and len(addresses) == 1:
+                if not lost and _UNAVAILABLE.search(self._build_error) and len(addresses) == 1:
                     # It went before it said a word of the build.
                     lost = addresses[0][0].endpoint
                 if lost and not self._interruption.is_requested:

@@ -244,3 +244,18 @@ def test_a_build_that_was_never_created_has_no_end(fake: FakeServer, tmp_path: P
     with pytest.raises(ServerUnreachable):
         do(fake, Buildx(tmp_path), tmp_path)
     assert fake.heard("finish_build") == []
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        ("failed to solve: Unavailable: error reading from server: EOF", True),
+        ("failed to receive status: rpc error: code = Unavailable desc = error reading", True),
+        ("unexpected status from GET request: 503 Service Unavailable", False),
+        ('process "curl" did not complete successfully: exit code: 1', False),
+    ],
+)
+def test_a_builder_that_is_gone_is_told_from_what_is_unavailable_to_a_build(
+    error: str, is_lost: bool
+) -> None:
+    assert bool(session._UNAVAILABLE.search(error)) == is_lost
