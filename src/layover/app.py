@@ -244,6 +244,7 @@ async def _every(interval: timedelta, job: Callable[[], Awaitable[object]]) -> N
         try:
             await job()
         except Exception:
+            # A bug in a job must not end it for the server's whole life.
             _log.exception("job_failed", job=job.__qualname__)
         await asyncio.sleep(interval.total_seconds())
 

@@ -10,7 +10,6 @@ mode 0700, never in an argument or the environment; nothing of the user's is wri
     tls/N/                 ca.pem, cert.pem, key.pem of a builder
 """
 
-import base64
 import json
 import os
 import shutil
@@ -166,11 +165,6 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ClientError(f"cannot read Docker's {path}: it is no JSON object")
     return content
-
-
-def basic_auth(username: str, token: str) -> str:
-    """Credentials as a Docker configuration keeps them."""
-    return base64.b64encode(f"{username}:{token}".encode()).decode()
 
 
 def node_name(index: int) -> str:

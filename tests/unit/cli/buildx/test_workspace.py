@@ -1,5 +1,6 @@
 """buildx's private folder: the user's configuration, the build's secrets, nothing left."""
 
+import base64
 import itertools
 import json
 import os
@@ -10,7 +11,6 @@ import pytest
 from layover.cli.buildx.locate import find_buildx
 from layover.cli.buildx.workspace import (
     Workspace,
-    basic_auth,
     create_commands,
     with_credentials,
 )
@@ -19,7 +19,7 @@ from layover.client.buildkit import BuilderAddress
 from layover.client.errors import ClientError
 
 HOST = "registry.example.com:5000"
-AUTH = basic_auth("x-token", "secret")
+AUTH = base64.b64encode(b"x-token:secret").decode()
 
 
 def environment(tmp_path: Path, **more: str) -> dict[str, str]:
