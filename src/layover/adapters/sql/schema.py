@@ -75,6 +75,13 @@ projects = Table(
     Column("organization_id", ForeignKey("organizations.id"), nullable=False, index=True),
     Column("name", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False),
+    # How long what is saved or pushed lives, unless it is said with it.
+    Column("retention_seconds", BigInteger, nullable=False),
+    # The longest that can be said.
+    Column("max_retention_seconds", BigInteger, nullable=False),
+    Column("extends_on_pull", Boolean, nullable=False),
+    # The most that its blobs may take, uploads under way included; NULL is no limit.
+    Column("quota_bytes", BigInteger),
 )
 
 tokens = Table(
@@ -103,6 +110,15 @@ server_keys = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
+# What one replica at a time does, such as collecting.
+server_leases = Table(
+    "server_leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("expires_at", Timestamp, nullable=False),
+)
+
 # --- registry -----------------------------------------------------------------------------
 
 repositories = Table(
@@ -120,16 +136,37 @@ blobs = Table(
     metadata,
     Column("digest", Text, primary_key=True),
     Column("size_bytes", BigInteger, nullable=False),
+    # Where the blob store holds them. Every upload gets a place of its own, so that bytes which
+    # are being removed are never those of a later upload of the same digest.
+    Column("key", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False),
+    # Since when the bytes are known not to be the digest's; the next upload replaces them.
+    Column("quarantined_at", Timestamp),
 )
 
-# What a repository shows: a blob is visible only where it is linked.
+# Bytes that no row names any more; the collector removes them and then the row.
+doomed_objects = Table(
+    "doomed_objects",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("digest", Text, nullable=False, index=True),
+    Column("doomed_at", Timestamp, nullable=False),
+)
+
+# What a repository may show: a blob is visible only where it is linked, and there only by a
+# manifest that lives or for a while after it was brought.
 repository_blobs = Table(
     "repository_blobs",
     metadata,
     Column("repository_id", ForeignKey("repositories.id"), primary_key=True),
     Column("digest", ForeignKey("blobs.digest"), primary_key=True, index=True),
     Column("linked_at", Timestamp, nullable=False),
+    # A client that may push was told that it is there: it stays until then.
+    Column("leased_until", Timestamp, nullable=False),
+    # Uploaded or mounted, and named by no manifest since: visible until then.
+    Column("shown_until", Timestamp),
+    # When the collector looks whether anything needs it; NULL while a manifest does.
+    Column("check_at", Timestamp, index=True),
 )
 
 manifests = Table(
@@ -145,7 +182,72 @@ manifests = Table(
     Column("annotations", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("pushed_at", Timestamp, nullable=False),
+    # As in repository_blobs; NULL is never.
+    Column("leased_until", Timestamp),
+    # When the collector looks whether anything retains it; NULL while something does.
+    Column("check_at", Timestamp, index=True),
     Index("ix_manifests_repository_id_subject", "repository_id", "subject"),
+)
+
+# Why content lives, and until when: a build, or the push of one manifest outside of a build.
+retentions = Table(
+    "retentions",
+    metadata,
+    Column("id", _BigId, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    # Of a build; not a foreign key, because it outlives the build's row by its collection.
+    Column("build_id", Text, unique=True),
+    # Of a push: the repository and the manifest.
+    Column("repository_id", ForeignKey("repositories.id")),
+    Column("digest", Text),
+    Column("created_at", Timestamp, nullable=False),
+    # NULL while a build runs: it has no end yet.
+    Column("expires_at", Timestamp, index=True),
+    # Its time is over for good; what it retained is being collected.
+    Column("ended_at", Timestamp, index=True),
+    # Why: "expired", "deleted" or "superseded".
+    Column("end_reason", Text),
+    Index("ix_retentions_repository_id_digest", "repository_id", "digest"),
+)
+
+# What a retention retains: every manifest that it reaches, by index and by subject. A manifest is
+# visible while one that retains it lives.
+retained_manifests = Table(
+    "retained_manifests",
+    metadata,
+    Column("retention_id", ForeignKey("retentions.id"), primary_key=True),
+    Column("repository_id", ForeignKey("repositories.id"), primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Index("ix_retained_manifests_repository_id_digest", "repository_id", "digest"),
+)
+
+# What is gone, and why, for those who may know; forgotten after a while.
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("project_id", ForeignKey("projects.id"), primary_key=True),
+    # The repository's name; empty for a build.
+    Column("repository", Text, primary_key=True),
+    # A tag, a digest or a build's ID.
+    Column("reference", Text, primary_key=True),
+    # "expired" or "deleted".
+    Column("reason", Text, nullable=False),
+    Column("gone_at", Timestamp, nullable=False, index=True),
+)
+
+# What a collected build leaves: first what has to go, then what became of it, signed.
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("build_id", Text, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False, index=True),
+    Column("ended_at", Timestamp, nullable=False),
+    # A JSON list of what the build retained when it ended.
+    Column("items", Text, nullable=False),
+    # The signed document and its signature; NULL until everything is decided.
+    Column("document", LargeBinary),
+    Column("signature", LargeBinary),
+    Column("signed_at", Timestamp, index=True),
 )
 
 # What a manifest needs: blobs of an image, child manifests of an index.
@@ -168,6 +270,8 @@ tags = Table(
     Column("digest", Text, nullable=False),
     # The build that saved it. Under its own ID nobody else may write; a save tag moves on.
     Column("build_id", Text, index=True),
+    # It is visible while this one lives.
+    Column("retention_id", ForeignKey("retentions.id"), nullable=False, index=True),
     Column("updated_at", Timestamp, nullable=False),
     Index("ix_tags_repository_id_digest", "repository_id", "digest"),
 )
@@ -177,8 +281,14 @@ uploads = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("repository_id", ForeignKey("repositories.id"), nullable=False),
-    # How much of the session's file counts; what lies behind it was never acknowledged.
+    # How many bytes count; what was written beyond was never acknowledged.
     Column("size_bytes", BigInteger, nullable=False),
+    # Where the blob store holds them: a JSON list of [key, bytes].
+    Column("parts", Text, nullable=False),
+    # The digest of those bytes, where they were hashed on their way; any replica goes on with it.
+    Column("digest", Text),
+    # What a request under way announced beyond them; it counts for the project's quota.
+    Column("reserved_bytes", BigInteger, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("expires_at", Timestamp, nullable=False, index=True),
 )
@@ -195,6 +305,8 @@ builds = Table(
     # "build" or "bake".
     Column("command", Text, nullable=False),
     Column("save", Boolean, nullable=False),
+    # How long it lives from its end.
+    Column("retention_seconds", BigInteger, nullable=False),
     # What the client asked for, an entry a target, as a JSON list.
     Column("options", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False),
