@@ -1,0 +1,11 @@
+"""`layover admin`: what is done on the server's machine, to its data, by who runs it.
+
+Like `serve`, these commands load the server's parts when called. Each is a module of its own.
+"""
+
+import click
+
+
+@click.group("admin", epilog="Example: layover admin backup /mnt/backup/layover")
+def command() -> None:
+    """Look after a server's data, on the machine where it lies."""
