@@ -17,9 +17,9 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
-    Text,
     TypeDecorator,
 )
+from sqlalchemy import Text as _Text
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -36,6 +36,10 @@ class Timestamp(TypeDecorator[datetime]):
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         return None if value is None else _EPOCH + timedelta(microseconds=value)
 
+
+# Sorted by its bytes, as the distribution spec sorts tags and as SQLite does by itself; PostgreSQL
+# would sort it as a language does.
+Text = _Text().with_variant(_Text(collation="C"), "postgresql")
 
 # SQLite numbers rows by itself only for INTEGER PRIMARY KEY.
 _BigId = BigInteger().with_variant(Integer, "sqlite")

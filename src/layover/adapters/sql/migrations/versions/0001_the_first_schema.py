@@ -8,33 +8,35 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table(
         "blobs",
-        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("digest", _TEXT, nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("digest", name="pk_blobs"),
     )
     op.create_table(
         "organizations",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("id", _TEXT, nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_organizations"),
     )
     op.create_table(
         "server_keys",
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
         sa.Column("value", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_server_keys"),
     )
     op.create_table(
         "projects",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("organization_id", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("id", _TEXT, nullable=False),
+        sa.Column("organization_id", _TEXT, nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["organization_id"], ["organizations.id"], name="fk_projects_organization_id"
@@ -45,9 +47,9 @@ def upgrade() -> None:
 
     op.create_table(
         "users",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("organization_id", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("id", _TEXT, nullable=False),
+        sa.Column("organization_id", _TEXT, nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["organization_id"], ["organizations.id"], name="fk_users_organization_id"
@@ -56,9 +58,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "builder_affinities",
-        sa.Column("project_id", sa.Text(), nullable=False),
-        sa.Column("platform", sa.Text(), nullable=False),
-        sa.Column("builder", sa.Text(), nullable=False),
+        sa.Column("project_id", _TEXT, nullable=False),
+        sa.Column("platform", _TEXT, nullable=False),
+        sa.Column("builder", _TEXT, nullable=False),
         sa.Column("used_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["project_id"], ["projects.id"], name="fk_builder_affinities_project_id"
@@ -67,17 +69,17 @@ def upgrade() -> None:
     )
     op.create_table(
         "builds",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("project_id", sa.Text(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
-        sa.Column("command", sa.Text(), nullable=False),
+        sa.Column("id", _TEXT, nullable=False),
+        sa.Column("project_id", _TEXT, nullable=False),
+        sa.Column("status", _TEXT, nullable=False),
+        sa.Column("command", _TEXT, nullable=False),
         sa.Column("save", sa.Boolean(), nullable=False),
-        sa.Column("options", sa.Text(), nullable=False),
+        sa.Column("options", _TEXT, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("seen_at", sa.BigInteger(), nullable=False),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
-        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("error", _TEXT, nullable=True),
         sa.Column("step_count", sa.Integer(), nullable=False),
         sa.Column("log_size_bytes", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_builds_project_id"),
@@ -94,8 +96,8 @@ def upgrade() -> None:
     op.create_table(
         "repositories",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
+        sa.Column("project_id", _TEXT, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_repositories_project_id"),
         sa.PrimaryKeyConstraint("id", name="pk_repositories"),
@@ -105,15 +107,15 @@ def upgrade() -> None:
 
     op.create_table(
         "tokens",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("id", _TEXT, nullable=False),
+        sa.Column("kind", _TEXT, nullable=False),
         sa.Column("secret_hash", sa.LargeBinary(), nullable=False),
-        sa.Column("organization_id", sa.Text(), nullable=False),
-        sa.Column("user_id", sa.Text(), nullable=True),
-        sa.Column("project_id", sa.Text(), nullable=True),
-        sa.Column("build_id", sa.Text(), nullable=True),
-        sa.Column("tags", sa.Text(), nullable=True),
-        sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("organization_id", _TEXT, nullable=False),
+        sa.Column("user_id", _TEXT, nullable=True),
+        sa.Column("project_id", _TEXT, nullable=True),
+        sa.Column("build_id", _TEXT, nullable=True),
+        sa.Column("tags", _TEXT, nullable=True),
+        sa.Column("description", _TEXT, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
@@ -129,10 +131,10 @@ def upgrade() -> None:
 
     op.create_table(
         "build_dockerfiles",
-        sa.Column("build_id", sa.Text(), nullable=False),
-        sa.Column("target", sa.Text(), nullable=False),
-        sa.Column("filename", sa.Text(), nullable=False),
-        sa.Column("contents", sa.Text(), nullable=False),
+        sa.Column("build_id", _TEXT, nullable=False),
+        sa.Column("target", _TEXT, nullable=False),
+        sa.Column("filename", _TEXT, nullable=False),
+        sa.Column("contents", _TEXT, nullable=False),
         sa.ForeignKeyConstraint(
             ["build_id"], ["builds.id"], name="fk_build_dockerfiles_build_id", ondelete="CASCADE"
         ),
@@ -141,8 +143,8 @@ def upgrade() -> None:
     op.create_table(
         "build_logs",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("build_id", sa.Text(), nullable=False),
-        sa.Column("step_digest", sa.Text(), nullable=False),
+        sa.Column("build_id", _TEXT, nullable=False),
+        sa.Column("step_digest", _TEXT, nullable=False),
         sa.Column("timestamp", sa.BigInteger(), nullable=False),
         sa.Column("stream", sa.Integer(), nullable=False),
         sa.Column("message", sa.LargeBinary(), nullable=False),
@@ -155,14 +157,14 @@ def upgrade() -> None:
 
     op.create_table(
         "build_steps",
-        sa.Column("build_id", sa.Text(), nullable=False),
-        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("build_id", _TEXT, nullable=False),
+        sa.Column("digest", _TEXT, nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("completed_at", sa.BigInteger(), nullable=True),
         sa.Column("cached", sa.Boolean(), nullable=False),
-        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("error", _TEXT, nullable=True),
         sa.ForeignKeyConstraint(
             ["build_id"], ["builds.id"], name="fk_build_steps_build_id", ondelete="CASCADE"
         ),
@@ -170,9 +172,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "builder_leases",
-        sa.Column("build_id", sa.Text(), nullable=False),
-        sa.Column("platform", sa.Text(), nullable=False),
-        sa.Column("builder", sa.Text(), nullable=False),
+        sa.Column("build_id", _TEXT, nullable=False),
+        sa.Column("platform", _TEXT, nullable=False),
+        sa.Column("builder", _TEXT, nullable=False),
         sa.Column("acquired_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["build_id"], ["builds.id"], name="fk_builder_leases_build_id", ondelete="CASCADE"
@@ -186,9 +188,9 @@ def upgrade() -> None:
         sa.Column(
             "repository_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
-        sa.Column("manifest_digest", sa.Text(), nullable=False),
-        sa.Column("digest", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("manifest_digest", _TEXT, nullable=False),
+        sa.Column("digest", _TEXT, nullable=False),
+        sa.Column("kind", _TEXT, nullable=False),
         sa.ForeignKeyConstraint(
             ["repository_id"], ["repositories.id"], name="fk_manifest_references_repository_id"
         ),
@@ -208,11 +210,11 @@ def upgrade() -> None:
         sa.Column(
             "repository_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
-        sa.Column("digest", sa.Text(), nullable=False),
-        sa.Column("media_type", sa.Text(), nullable=False),
-        sa.Column("artifact_type", sa.Text(), nullable=True),
-        sa.Column("subject", sa.Text(), nullable=True),
-        sa.Column("annotations", sa.Text(), nullable=False),
+        sa.Column("digest", _TEXT, nullable=False),
+        sa.Column("media_type", _TEXT, nullable=False),
+        sa.Column("artifact_type", _TEXT, nullable=True),
+        sa.Column("subject", _TEXT, nullable=True),
+        sa.Column("annotations", _TEXT, nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("pushed_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -232,7 +234,7 @@ def upgrade() -> None:
         sa.Column(
             "repository_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
-        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("digest", _TEXT, nullable=False),
         sa.Column("linked_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["digest"], ["blobs.digest"], name="fk_repository_blobs_digest"),
         sa.ForeignKeyConstraint(
@@ -247,9 +249,9 @@ def upgrade() -> None:
         sa.Column(
             "repository_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("digest", sa.Text(), nullable=False),
-        sa.Column("build_id", sa.Text(), nullable=True),
+        sa.Column("name", _TEXT, nullable=False),
+        sa.Column("digest", _TEXT, nullable=False),
+        sa.Column("build_id", _TEXT, nullable=True),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["repository_id"], ["repositories.id"], name="fk_tags_repository_id"
@@ -263,7 +265,7 @@ def upgrade() -> None:
 
     op.create_table(
         "uploads",
-        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("id", _TEXT, nullable=False),
         sa.Column(
             "repository_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),

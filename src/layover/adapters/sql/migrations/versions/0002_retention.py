@@ -13,6 +13,7 @@ _RETENTION_SECONDS = 7 * _DAY_SECONDS
 _MAX_RETENTION_SECONDS = 90 * _DAY_SECONDS
 _SECOND = 1_000_000
 
+_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
@@ -40,7 +41,7 @@ def _extend_projects() -> None:
 
 def _extend_content() -> None:
     # A blob's file was found by its digest alone.
-    _add_filled("blobs", {"key": (sa.Text(), "")})
+    _add_filled("blobs", {"key": (_TEXT, "")})
     with op.batch_alter_table("blobs") as batch:
         batch.add_column(sa.Column("quarantined_at", sa.BigInteger(), nullable=True))
     op.execute(
@@ -59,23 +60,23 @@ def _extend_content() -> None:
     op.create_index("ix_manifests_check_at", "manifests", ["check_at"])
     # An upload session of the old kind cannot be gone on with: its client begins again.
     op.execute("DELETE FROM uploads")
-    _add_filled("uploads", {"parts": (sa.Text(), "[]"), "reserved_bytes": (sa.BigInteger(), "0")})
+    _add_filled("uploads", {"parts": (_TEXT, "[]"), "reserved_bytes": (sa.BigInteger(), "0")})
     with op.batch_alter_table("uploads") as batch:
-        batch.add_column(sa.Column("digest", sa.Text(), nullable=True))
+        batch.add_column(sa.Column("digest", _TEXT, nullable=True))
 
 
 def _create_tables() -> None:
     op.create_table(
         "server_leases",
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("holder", sa.Text(), nullable=False),
+        sa.Column("name", _TEXT, nullable=False),
+        sa.Column("holder", _TEXT, nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_server_leases"),
     )
     op.create_table(
         "doomed_objects",
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("key", _TEXT, nullable=False),
+        sa.Column("digest", _TEXT, nullable=False),
         sa.Column("doomed_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_doomed_objects"),
     )
@@ -83,14 +84,14 @@ def _create_tables() -> None:
     op.create_table(
         "retentions",
         sa.Column("id", _BIG_ID, nullable=False),
-        sa.Column("project_id", sa.Text(), nullable=False),
-        sa.Column("build_id", sa.Text(), nullable=True),
+        sa.Column("project_id", _TEXT, nullable=False),
+        sa.Column("build_id", _TEXT, nullable=True),
         sa.Column("repository_id", _BIG_ID, nullable=True),
-        sa.Column("digest", sa.Text(), nullable=True),
+        sa.Column("digest", _TEXT, nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=True),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
-        sa.Column("end_reason", sa.Text(), nullable=True),
+        sa.Column("end_reason", _TEXT, nullable=True),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_retentions_project_id"),
         sa.ForeignKeyConstraint(
             ["repository_id"], ["repositories.id"], name="fk_retentions_repository_id"
@@ -100,14 +101,12 @@ def _create_tables() -> None:
     )
     op.create_index("ix_retentions_expires_at", "retentions", ["expires_at"])
     op.create_index("ix_retentions_ended_at", "retentions", ["ended_at"])
-    op.create_index(
-        "ix_retentions_repository_id_digest", "retentions", ["repository_id", "digest"]
-    )
+    op.create_index("ix_retentions_repository_id_digest", "retentions", ["repository_id", "digest"])
     op.create_table(
         "retained_manifests",
         sa.Column("retention_id", _BIG_ID, nullable=False),
         sa.Column("repository_id", _BIG_ID, nullable=False),
-        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("digest", _TEXT, nullable=False),
         sa.ForeignKeyConstraint(
             ["retention_id"], ["retentions.id"], name="fk_retained_manifests_retention_id"
         ),
@@ -125,10 +124,10 @@ def _create_tables() -> None:
     )
     op.create_table(
         "tombstones",
-        sa.Column("project_id", sa.Text(), nullable=False),
-        sa.Column("repository", sa.Text(), nullable=False),
-        sa.Column("reference", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("project_id", _TEXT, nullable=False),
+        sa.Column("repository", _TEXT, nullable=False),
+        sa.Column("reference", _TEXT, nullable=False),
+        sa.Column("reason", _TEXT, nullable=False),
         sa.Column("gone_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_tombstones_project_id"),
         sa.PrimaryKeyConstraint("project_id", "repository", "reference", name="pk_tombstones"),
@@ -136,10 +135,10 @@ def _create_tables() -> None:
     op.create_index("ix_tombstones_gone_at", "tombstones", ["gone_at"])
     op.create_table(
         "receipts",
-        sa.Column("build_id", sa.Text(), nullable=False),
-        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("build_id", _TEXT, nullable=False),
+        sa.Column("project_id", _TEXT, nullable=False),
         sa.Column("ended_at", sa.BigInteger(), nullable=False),
-        sa.Column("items", sa.Text(), nullable=False),
+        sa.Column("items", _TEXT, nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=True),
         sa.Column("signature", sa.LargeBinary(), nullable=True),
         sa.Column("signed_at", sa.BigInteger(), nullable=True),
