@@ -1,5 +1,7 @@
 """Retention: what is kept, why and until when; keys of blobs; quotas"""
 
+import time
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -11,6 +13,7 @@ depends_on = None
 _DAY_SECONDS = 24 * 60 * 60
 _RETENTION_SECONDS = 7 * _DAY_SECONDS
 _MAX_RETENTION_SECONDS = 90 * _DAY_SECONDS
+_LEASE_SECONDS = 60 * 60
 _SECOND = 1_000_000
 
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
@@ -21,8 +24,10 @@ def upgrade() -> None:
     _extend_projects()
     _extend_content()
     _create_tables()
+    _retain_builds()
+    _retain_pushes()
     _extend_tags()
-    _retain_what_is_there()
+    _retain_manifests()
 
 
 def _extend_projects() -> None:
@@ -47,17 +52,26 @@ def _extend_content() -> None:
     op.execute(
         "UPDATE blobs SET key = replace(substr(digest, 1, 9), ':', '/') || '/' || substr(digest, 8)"
     )
-    _add_filled("repository_blobs", {"leased_until": (sa.BigInteger(), "0")})
+    # A push that the upgrade interrupts goes on: whatever a client was told is there stays for as
+    # long as it would have been told for now.
+    leased_until = time.time_ns() // 1_000 + _LEASE_SECONDS * _SECOND
+    _add_filled("repository_blobs", {"leased_until": (sa.BigInteger(), str(leased_until))})
     with op.batch_alter_table("repository_blobs") as batch:
         batch.add_column(sa.Column("shown_until", sa.BigInteger(), nullable=True))
         batch.add_column(sa.Column("check_at", sa.BigInteger(), nullable=True))
     op.create_index("ix_repository_blobs_check_at", "repository_blobs", ["check_at"])
-    # Whether anything needs them, the collector finds out.
-    op.execute("UPDATE repository_blobs SET check_at = linked_at")
+    op.execute(
+        f"UPDATE repository_blobs SET shown_until = {leased_until}, check_at = {leased_until}"
+        " WHERE NOT EXISTS (SELECT 1 FROM manifest_references"
+        " WHERE manifest_references.repository_id = repository_blobs.repository_id"
+        " AND manifest_references.digest = repository_blobs.digest"
+        " AND manifest_references.kind = 'blob')"
+    )
     with op.batch_alter_table("manifests") as batch:
         batch.add_column(sa.Column("leased_until", sa.BigInteger(), nullable=True))
         batch.add_column(sa.Column("check_at", sa.BigInteger(), nullable=True))
     op.create_index("ix_manifests_check_at", "manifests", ["check_at"])
+    op.execute(f"UPDATE manifests SET leased_until = {leased_until}")
     # An upload session of the old kind cannot be gone on with: its client begins again.
     op.execute("DELETE FROM uploads")
     _add_filled("uploads", {"parts": (_TEXT, "[]"), "reserved_bytes": (sa.BigInteger(), "0")})
@@ -149,34 +163,45 @@ def _create_tables() -> None:
     op.create_index("ix_receipts_signed_at", "receipts", ["signed_at"])
 
 
-def _extend_tags() -> None:
-    """Every tag belongs to a retention: its build's, or that of its manifest's push."""
-    # Builds, from their end on; one that runs has no end yet.
+def _retain_builds() -> None:
+    """A build lives from its end on; one that runs has no end yet."""
     op.execute(
         "INSERT INTO retentions (project_id, build_id, created_at, expires_at)"
-        f" SELECT project_id, id, created_at, finished_at + {_RETENTION_SECONDS * _SECOND}"
-        " FROM builds"
+        f" SELECT project_id, id, created_at, {_expiry('finished_at')} FROM builds"
     )
-    # Everything else as a push of each manifest on the day of the upgrade's release would be: from
-    # when it was pushed.
+
+
+def _retain_pushes() -> None:
+    """What was pushed outside of a build lives from its last push on."""
+    # Whatever has a tag that is no build's; and what neither has a tag nor belongs to something
+    # else, as an index's manifest does, or a referrer of what is there.
     op.execute(
         "INSERT INTO retentions (project_id, repository_id, digest, created_at, expires_at)"
-        " SELECT repositories.project_id, manifests.repository_id, manifests.digest,"
-        f" manifests.pushed_at, manifests.pushed_at + {_RETENTION_SECONDS * _SECOND}"
+        " SELECT project_id, repository_id, digest, pushed_at,"
+        # A push of what was there already moved its tag alone.
+        f" {_expiry('CASE WHEN tagged_at > pushed_at THEN tagged_at ELSE pushed_at END')} FROM ("
+        "SELECT repositories.project_id, manifests.repository_id, manifests.digest,"
+        " manifests.subject, manifests.pushed_at, (SELECT max(tags.updated_at) FROM tags"
+        " WHERE tags.repository_id = manifests.repository_id AND tags.digest = manifests.digest"
+        " AND (tags.build_id IS NULL OR tags.build_id NOT IN (SELECT id FROM builds)))"
+        " AS tagged_at"
         " FROM manifests JOIN repositories ON repositories.id = manifests.repository_id"
-        " WHERE EXISTS (SELECT 1 FROM tags WHERE tags.repository_id = manifests.repository_id"
-        " AND tags.digest = manifests.digest AND (tags.build_id IS NULL"
-        " OR tags.build_id NOT IN (SELECT id FROM builds)))"
-        " OR NOT EXISTS (SELECT 1 FROM tags WHERE tags.repository_id = manifests.repository_id"
-        " AND tags.digest = manifests.digest)"
+        ") AS pushed"
+        " WHERE tagged_at IS NOT NULL"
+        " OR NOT EXISTS (SELECT 1 FROM tags"
+        " WHERE tags.repository_id = pushed.repository_id AND tags.digest = pushed.digest)"
         " AND NOT EXISTS (SELECT 1 FROM manifest_references"
-        " WHERE manifest_references.repository_id = manifests.repository_id"
-        " AND manifest_references.digest = manifests.digest"
+        " WHERE manifest_references.repository_id = pushed.repository_id"
+        " AND manifest_references.digest = pushed.digest"
         " AND manifest_references.kind = 'manifest')"
-        " AND (manifests.subject IS NULL OR NOT EXISTS (SELECT 1 FROM manifests AS subjects"
-        " WHERE subjects.repository_id = manifests.repository_id"
-        " AND subjects.digest = manifests.subject))"
+        " AND (subject IS NULL OR NOT EXISTS (SELECT 1 FROM manifests AS subjects"
+        " WHERE subjects.repository_id = pushed.repository_id"
+        " AND subjects.digest = pushed.subject))"
     )
+
+
+def _extend_tags() -> None:
+    """Every tag belongs to a retention: its build's, or that of its manifest's push."""
     with op.batch_alter_table("tags") as batch:
         batch.add_column(sa.Column("retention_id", _BIG_ID, nullable=True))
     op.execute(
@@ -185,14 +210,18 @@ def _extend_tags() -> None:
         " (SELECT id FROM retentions WHERE retentions.repository_id = tags.repository_id"
         " AND retentions.digest = tags.digest))"
     )
+    # A tag of a manifest that is not there answered 404 before; no release left one.
+    op.execute("DELETE FROM tags WHERE retention_id IS NULL")
     with op.batch_alter_table("tags") as batch:
         batch.alter_column("retention_id", existing_type=_BIG_ID, nullable=False)
         batch.create_foreign_key("fk_tags_retention_id", "retentions", ["retention_id"], ["id"])
     op.create_index("ix_tags_retention_id", "tags", ["retention_id"])
 
 
-def _retain_what_is_there() -> None:
+def _retain_manifests() -> None:
     """Each retention retains what it names and all that this reaches."""
+    # Every manifest is reached: one without a tag, an index or a subject that is there has a
+    # retention of its own, and digests make no rings. So nothing needs the collector's look.
     op.execute(
         "INSERT INTO retained_manifests (retention_id, repository_id, digest)"
         " WITH RECURSIVE reach (retention_id, repository_id, digest) AS ("
@@ -206,12 +235,12 @@ def _retain_what_is_there() -> None:
         " ) AS edges ON edges.repository_id = reach.repository_id AND edges.source = reach.digest)"
         " SELECT retention_id, repository_id, digest FROM reach"
     )
-    op.execute(
-        "UPDATE manifests SET check_at = pushed_at WHERE NOT EXISTS ("
-        "SELECT 1 FROM retained_manifests"
-        " WHERE retained_manifests.repository_id = manifests.repository_id"
-        " AND retained_manifests.digest = manifests.digest)"
-    )
+
+
+def _expiry(start: str) -> str:
+    """SQL for the end of a time that starts then: on a whole second, rounded up."""
+    last = _RETENTION_SECONDS * _SECOND + _SECOND - 1
+    return f"({start} + {last}) / {_SECOND} * {_SECOND}"
 
 
 def _add_filled(table: str, columns: dict[str, tuple[sa.types.TypeEngine, object]]) -> None:

@@ -1,0 +1,260 @@
+"""Each migration on a database that the release before it wrote, with data in it."""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layover.adapters.sql.database import Database
+from layover.adapters.sql.migrate import migrate
+from tests.fixtures.schemas import released
+
+_SECOND = 1_000_000
+_DAY = 86_400 * _SECOND
+
+Rows = list[dict[str, Any]]
+
+
+class Upgrade:
+    """A data folder before and after."""
+
+    def __init__(self, folder: Path, schema: str) -> None:
+        released.restore(schema, folder)
+        self.folder = folder
+        self._path = folder / "layover.db"
+        self.before = self._tables()
+        self.began = datetime.now(UTC)
+        self.migrate()
+        self.after = self._tables()
+
+    def migrate(self) -> None:
+        database = Database(f"sqlite:///{self._path}")
+        try:
+            migrate(database.engine)
+        finally:
+            database.close()
+
+    def _tables(self) -> dict[str, Rows]:
+        with closing(sqlite3.connect(self._path)) as database:
+            database.row_factory = sqlite3.Row
+            names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            return {
+                name: [dict(row) for row in database.execute(f'SELECT * FROM "{name}"')]
+                for (name,) in names.fetchall()
+            }
+
+    def query(self, text: str, *parameters: object) -> Sequence[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self._path)) as database:
+            return database.execute(text, parameters).fetchall()
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Iterator[Upgrade]:
+    """The upgrade from the first schema."""
+    yield Upgrade(tmp_path, "0001")
+
+
+def test_the_fixtures_are_of_every_released_schema() -> None:
+    migrations = Path(migrate.__code__.co_filename).parent / "migrations" / "versions"
+    revisions = sorted(path.name[:4] for path in migrations.glob("[0-9]*.py"))
+    # The newest one is not out yet, or has nothing after it.
+    assert revisions[:-1] == released.SCHEMAS
+
+
+@pytest.mark.parametrize("schema", released.SCHEMAS)
+def test_an_upgrade_is_done_once(tmp_path: Path, schema: str) -> None:
+    upgrade = Upgrade(tmp_path, schema)
+    upgrade.migrate()
+    assert upgrade._tables() == upgrade.after
+
+
+@pytest.mark.parametrize("schema", released.SCHEMAS)
+def test_no_upgrade_breaks_a_foreign_key(tmp_path: Path, schema: str) -> None:
+    upgrade = Upgrade(tmp_path, schema)
+    assert upgrade.query("PRAGMA foreign_key_check") == []
+    assert upgrade.query("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_0001_every_row_is_kept_as_it_was(first: Upgrade) -> None:
+    assert all(first.before.values()), "a table without rows shows nothing"
+    for table, rows in first.before.items():
+        if table in ("alembic_version", "uploads"):
+            continue
+        kept = [{name: row[name] for name in rows[0]} for row in first.after[table]]
+        assert sorted(kept, key=repr) == sorted(rows, key=repr), table
+
+
+def test_0001_deleting_a_build_still_takes_its_steps_along(first: Upgrade) -> None:
+    with closing(sqlite3.connect(first.folder / "layover.db")) as database:
+        database.execute("PRAGMA foreign_keys=ON")
+        database.execute("DELETE FROM builds")
+        for table in ("build_steps", "build_logs", "build_dockerfiles", "builder_leases"):
+            assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+def test_0001_projects_keep_seven_days_unless_told_otherwise(first: Upgrade) -> None:
+    for project in first.after["projects"]:
+        assert project["retention_seconds"] == 7 * 86_400
+        assert project["max_retention_seconds"] == 90 * 86_400
+        assert (project["extends_on_pull"], project["quota_bytes"]) == (0, None)
+    assert {build["retention_seconds"] for build in first.after["builds"]} == {7 * 86_400}
+
+
+def test_0001_every_blob_is_found_where_its_file_lies(first: Upgrade) -> None:
+    algorithms = set()
+    for blob in first.after["blobs"]:
+        algorithm, _, hexadecimal = blob["digest"].partition(":")
+        content = (first.folder / "blobs" / blob["key"]).read_bytes()
+        assert hashlib.new(algorithm, content).hexdigest() == hexadecimal
+        assert len(content) == blob["size_bytes"]
+        assert blob["quarantined_at"] is None
+        algorithms.add(algorithm)
+    assert algorithms == {"sha256", "sha512"}
+
+
+def test_0001_a_build_lives_seven_days_from_its_end_and_a_running_one_on(first: Upgrade) -> None:
+    expected = {
+        build["id"]: (
+            build["project_id"],
+            build["created_at"],
+            build["finished_at"] and _round_up(build["finished_at"] + 7 * _DAY),
+        )
+        for build in first.before["builds"]
+    }
+    assert None in {expires_at for _, _, expires_at in expected.values()}
+    assert {
+        row["build_id"]: (row["project_id"], row["created_at"], row["expires_at"])
+        for row in first.after["retentions"]
+        if row["build_id"] is not None
+    } == expected
+    assert {(row["ended_at"], row["end_reason"]) for row in first.after["retentions"]} == {
+        (None, None)
+    }
+
+
+def test_0001_a_push_lives_seven_days_from_the_last_one(first: Upgrade) -> None:
+    expected = {
+        (manifest["repository_id"], manifest["digest"]): _round_up(pushed_at + 7 * _DAY)
+        for manifest in first.before["manifests"]
+        if (pushed_at := _last_push(first.before, manifest)) is not None
+    }
+    found = [row for row in first.after["retentions"] if row["build_id"] is None]
+    assert {(row["repository_id"], row["digest"]): row["expires_at"] for row in found} == expected
+    assert len(found) == len(expected)
+    # An image that was pushed again counts from then.
+    latest = _tag(first.before, "latest")
+    assert expected[latest["repository_id"], latest["digest"]] == _round_up(
+        latest["updated_at"] + 7 * _DAY
+    )
+
+
+def test_0001_a_tag_lives_as_the_build_that_saved_it_or_as_its_push(first: Upgrade) -> None:
+    retentions = {row["id"]: row for row in first.after["retentions"]}
+    assert len(first.after["tags"]) == len(first.before["tags"])
+    for tag in first.after["tags"]:
+        retention = retentions[tag["retention_id"]]
+        if tag["build_id"] is not None:
+            assert retention["build_id"] == tag["build_id"]
+        else:
+            assert (retention["repository_id"], retention["digest"]) == (
+                tag["repository_id"],
+                tag["digest"],
+            )
+
+
+def test_0001_a_retention_retains_all_that_it_reaches_and_nothing_else(first: Upgrade) -> None:
+    edges: dict[tuple[int, str], set[str]] = {}
+    for reference in first.before["manifest_references"]:
+        if reference["kind"] == "manifest":
+            key = (reference["repository_id"], reference["manifest_digest"])
+            edges.setdefault(key, set()).add(reference["digest"])
+    for manifest in first.before["manifests"]:
+        if manifest["subject"] is not None:
+            key = (manifest["repository_id"], manifest["subject"])
+            edges.setdefault(key, set()).add(manifest["digest"])
+    expected = set()
+    for retention in first.after["retentions"]:
+        reached = {
+            (tag["repository_id"], tag["digest"])
+            for tag in first.after["tags"]
+            if tag["retention_id"] == retention["id"]
+        }
+        if retention["digest"] is not None:
+            reached.add((retention["repository_id"], retention["digest"]))
+        new = set(reached)
+        while new:
+            repository_id, digest = new.pop()
+            for target in edges.get((repository_id, digest), set()):
+                if (repository_id, target) not in reached:
+                    reached.add((repository_id, target))
+                    new.add((repository_id, target))
+        expected |= {(retention["id"], *place) for place in reached}
+    found = [tuple(row.values()) for row in first.after["retained_manifests"]]
+    assert set(found) == expected
+    assert len(found) == len(expected)
+    # So nothing is left that nobody knows why it is there.
+    retained = {place for _, *place in map(list, found) for place in [tuple(place)]}
+    everything = {(row["repository_id"], row["digest"]) for row in first.before["manifests"]}
+    assert retained == everything
+    assert {row["check_at"] for row in first.after["manifests"]} == {None}
+
+
+def test_0001_what_a_client_was_told_is_there_stays_for_an_hour(first: Upgrade) -> None:
+    least = (first.began + timedelta(hours=1)).timestamp() * _SECOND
+    named = {
+        (row["repository_id"], row["digest"])
+        for row in first.before["manifest_references"]
+        if row["kind"] == "blob"
+    }
+    unnamed = 0
+    for link in first.after["repository_blobs"]:
+        assert least <= link["leased_until"] <= least + 60 * _SECOND
+        if (link["repository_id"], link["digest"]) in named:
+            assert (link["shown_until"], link["check_at"]) == (None, None)
+        else:
+            # Uploaded for a manifest that is still to come, or left by a build that was deleted.
+            assert link["shown_until"] == link["check_at"] == link["leased_until"]
+            unnamed += 1
+    assert unnamed == 2
+    assert all(row["leased_until"] >= least for row in first.after["manifests"])
+
+
+def test_0001_an_upload_of_the_old_kind_is_forgotten(first: Upgrade) -> None:
+    assert first.before["uploads"]
+    assert first.after["uploads"] == []
+
+
+def _round_up(microseconds: int) -> int:
+    return -(-microseconds // _SECOND) * _SECOND
+
+
+def _tag(tables: dict[str, Rows], name: str) -> dict[str, Any]:
+    (tag,) = (tag for tag in tables["tags"] if tag["name"] == name)
+    return tag
+
+
+def _last_push(tables: dict[str, Rows], manifest: dict[str, Any]) -> int | None:
+    """When a manifest was last pushed for its own sake; None when it belongs to something else."""
+    repository_id, digest = manifest["repository_id"], manifest["digest"]
+    tags = [
+        tag
+        for tag in tables["tags"]
+        if (tag["repository_id"], tag["digest"]) == (repository_id, digest)
+    ]
+    if pushed := [tag["updated_at"] for tag in tags if tag["build_id"] is None]:
+        return max(manifest["pushed_at"], *pushed)
+    is_child = any(
+        (row["repository_id"], row["digest"], row["kind"]) == (repository_id, digest, "manifest")
+        for row in tables["manifest_references"]
+    )
+    has_subject = any(
+        (other["repository_id"], other["digest"]) == (repository_id, manifest["subject"])
+        for other in tables["manifests"]
+    )
+    pushed_at: int = manifest["pushed_at"]
+    return None if tags or is_child or has_subject else pushed_at
