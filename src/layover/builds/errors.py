@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from layover.errors import LayoverError
+from layover.registry.models import Gone
 
 
 class BuildError(LayoverError):
@@ -18,12 +19,28 @@ class BuildUnknown(BuildError):
         self.build_id = build_id
 
 
+class BuildGone(BuildError):
+    """The build was there; its time is over, or somebody deleted it."""
+
+    def __init__(self, build_id: str, gone: Gone) -> None:
+        super().__init__(f"build {build_id} {gone}: nothing of it is left to show or to pull")
+        self.build_id, self.gone = build_id, gone
+
+
 class BuildEnded(BuildError):
     """The build has ended and cannot change."""
 
     def __init__(self, build_id: str, status: str) -> None:
         super().__init__(f"build {build_id} has ended: it is {status}")
         self.build_id, self.status = build_id, status
+
+
+class BuildNotEnded(BuildError):
+    """The build runs: how long it is kept counts from its end."""
+
+    def __init__(self, build_id: str) -> None:
+        super().__init__(f"build {build_id} is still running: it can be kept when it has ended")
+        self.build_id = build_id
 
 
 class BuildStillRunning(BuildError):

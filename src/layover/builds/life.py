@@ -1,13 +1,19 @@
 """A build's life: created, seen, ended, deleted; and who may touch it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from layover.builds.address import PublicAddress
-from layover.builds.errors import BuildUnknown, InvalidBuildRequest, ProjectNotGiven
+from layover.builds.errors import (
+    BuildGone,
+    BuildNotEnded,
+    BuildUnknown,
+    InvalidBuildRequest,
+    ProjectNotGiven,
+)
 from layover.builds.limits import (
     MAX_ERROR_CHARACTERS,
     MAX_OPTIONS_CHARACTERS,
@@ -16,10 +22,11 @@ from layover.builds.limits import (
     clean_text,
 )
 from layover.builds.models import Build, BuildOptions, BuildStatus, Command
-from layover.builds.ports import BuildStore, SavedImages
+from layover.builds.ports import BuildStore
 from layover.identity.access import Action, may_in_build
 from layover.identity.ids import new_id
 from layover.identity.models import Principal, Project, ProjectUnknown
+from layover.identity.retention import check_retention
 from layover.identity.service import IdentityService
 from layover.oci.names import InvalidTag, Tag
 
@@ -49,14 +56,12 @@ class BuildService:
     def __init__(
         self,
         store: BuildStore,
-        images: SavedImages,
         identity: IdentityService,
         address: PublicAddress,
         now: Callable[[], datetime],
         client_timeout: timedelta = CLIENT_TIMEOUT,
     ) -> None:
         self._store = store
-        self._images = images
         self._identity = identity
         self._address = address
         self._now = now
@@ -65,14 +70,22 @@ class BuildService:
         self._listens_since = self._looked_at = datetime.min.replace(tzinfo=UTC)
 
     async def create(
-        self, principal: Principal, project_id: str | None, options: Sequence[BuildOptions]
+        self,
+        principal: Principal,
+        project_id: str | None,
+        options: Sequence[BuildOptions],
+        retention: timedelta | None = None,
     ) -> CreatedBuild:
         """Create a build; without `project_id`, in the only project that the caller sees.
 
+        It is kept for `retention` from its end, for the project's without one.
+
         Raises ProjectNotGiven, ProjectUnknown, ActionDenied; InvalidTag for a save tag that is
-        none, also with `-TARGET` behind it; InvalidBuildRequest.
+        none, also with `-TARGET` behind it; InvalidRetention; InvalidBuildRequest.
         """
         project = await self.project(principal, Action.CREATE_BUILD, project_id)
+        if retention is not None:
+            check_retention(retention, project.policy)
         build_id = new_id()
         tags = {build_id, *_save_tags(options)}
         _check_names(options, tags)
@@ -85,6 +98,7 @@ class BuildService:
             options=tuple(options),
             created_at=now,
             seen_at=now,
+            retention=retention or project.policy.retention,
         )
         # The build first: a crash in between leaves a build that ends by itself, not a token
         # that drives nothing.
@@ -110,15 +124,26 @@ class BuildService:
         """The build, if the caller may do `action` to it.
 
         Raises BuildUnknown, alike for a build that does not exist and for one that the caller
-        may not see; ActionDenied.
+        may not see; BuildGone; ActionDenied.
         """
         build = await self._store.find(build_id)
-        if build is None or not may_in_build(principal, build_id):
+        if build is not None:
+            gone = build.gone(self._now())
+            project_id = build.project_id
+        else:
+            buried = await self._store.find_buried(build_id)
+            if buried is None:
+                raise BuildUnknown(build_id)
+            project_id, gone = buried
+        if not may_in_build(principal, build_id):
             raise BuildUnknown(build_id)
         try:
-            await self._identity.authorize(principal, action, build.project_id)
+            await self._identity.authorize(principal, action, project_id)
         except ProjectUnknown:
             raise BuildUnknown(build_id) from None
+        if gone is not None or build is None:
+            assert gone is not None
+            raise BuildGone(build_id, gone)
         return build
 
     async def driven(self, principal: Principal, build_id: str) -> Build:
@@ -145,13 +170,35 @@ class BuildService:
         await self._end(build, status, error)
 
     async def delete(self, principal: Principal, build_id: str) -> None:
-        """Cancel the build if it lives, and forget it, its images and its log."""
+        """Cancel the build if it lives, and let its time be over, with all that belongs to it.
+
+        Raises BuildUnknown, BuildGone, ActionDenied.
+        """
         build = await self.find(principal, build_id, Action.DELETE_BUILD)
         await self._end(build, BuildStatus.CANCELED, "deleted while it was running")
-        # The row last: whatever fails before leaves a build that can be deleted again.
-        await self._images.delete(build.project_id, build.id)
-        await self._store.delete(build.id)
+        if not await self._store.delete(build.id, self._now()):
+            # Its time was over a moment ago, or another caller was faster.
+            await self.find(principal, build_id, Action.DELETE_BUILD)
+        await self._identity.end_pull_tokens(build.id)
         _log.info("build_deleted", build_id=build.id, project_id=build.project_id)
+
+    async def keep(self, principal: Principal, build_id: str, retention: timedelta) -> Build:
+        """Let an ended build live for `retention` from now on; it never lives shorter for it.
+
+        Raises BuildUnknown, BuildGone, ActionDenied, InvalidRetention, BuildNotEnded.
+        """
+        build = await self.find(principal, build_id, Action.KEEP_BUILD)
+        project = await self._identity.authorize(principal, Action.KEEP_BUILD, build.project_id)
+        check_retention(retention, project.policy)
+        if not build.status.has_ended:
+            raise BuildNotEnded(build_id)
+        now = self._now()
+        until = await self._store.keep(build_id, now + retention, now)
+        if until is None:
+            # Its time was over a moment ago: told as that.
+            return await self.find(principal, build_id, Action.KEEP_BUILD)
+        _log.info("build_kept", build_id=build_id, expires_at=until.isoformat())
+        return replace(build, expires_at=until)
 
     async def cancel_vanished(self, now: datetime) -> list[str]:
         """End as canceled every build whose client is silent for too long; return their IDs.

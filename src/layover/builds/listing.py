@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -30,10 +30,17 @@ class Page:
 class ListingService:
     """Lists and shows builds to who may see them."""
 
-    def __init__(self, builds: BuildService, store: BuildStore, images: SavedImages) -> None:
+    def __init__(
+        self,
+        builds: BuildService,
+        store: BuildStore,
+        images: SavedImages,
+        now: Callable[[], datetime],
+    ) -> None:
         self._builds = builds
         self._store = store
         self._images = images
+        self._now = now
 
     async def list_page(
         self, principal: Principal, project_id: str | None, page_size: int, page_token: str
@@ -51,7 +58,7 @@ class ListingService:
         if principal.build_id is not None:
             own = await self._builds.find(principal, principal.build_id, Action.SEE_BUILDS)
             return Page((own,) if after is None else (), None)
-        found = await self._store.list_page(project.id, after, size)
+        found = await self._store.list_page(project.id, after, size, self._now())
         return Page(found.builds, encode_page_token(found.builds[-1]) if found.has_more else None)
 
     async def show(self, principal: Principal, build_id: str) -> tuple[Build, list[SavedImage]]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from layover.registry.models import Gone
+
 
 class BuildStatus(StrEnum):
     """A build's life: created, running, then one of three ends that nothing changes again."""
@@ -67,6 +69,11 @@ class Build:
     finished_at: datetime | None = None
     error: str | None = None
     """Why it failed or was canceled."""
+    retention: timedelta = timedelta(days=7)
+    """How long it is kept from its end."""
+    expires_at: datetime | None = None
+    """When it is gone, with all that belongs to it; None while it lives."""
+    deleted_at: datetime | None = None
 
     @property
     def command(self) -> Command:
@@ -81,6 +88,14 @@ class Build:
     def tags(self) -> tuple[str, ...]:
         """The names given with `-t`, of every target, each once."""
         return tuple(dict.fromkeys(tag for option in self.options for tag in option.tags))
+
+    def gone(self, now: datetime) -> "Gone | None":
+        """What became of a build whose time is over."""
+        if self.deleted_at is not None:
+            return Gone(is_deleted=True, at=self.deleted_at)
+        if self.expires_at is not None and self.expires_at <= now:
+            return Gone(is_deleted=False, at=self.expires_at)
+        return None
 
     def accepts_reports(self, now: datetime, grace: timedelta) -> bool:
         """Whether its steps and log may still grow: while it lives and `grace` longer."""

@@ -15,6 +15,7 @@ from layover.builds.models import (
     SavedImage,
     Step,
 )
+from layover.registry.models import Gone
 
 
 class BuildStore(Protocol):
@@ -41,12 +42,25 @@ class BuildStore(Protocol):
         """End as canceled every live build not seen since `seen_before`; return their IDs."""
         ...
 
-    async def delete(self, build_id: str) -> None:
-        """Forget the build and all that it reported."""
+    async def delete(self, build_id: str, now: datetime) -> bool:
+        """Let the build's time be over, with all that belongs to it. False if it was over."""
         ...
 
-    async def list_page(self, project_id: str, after: PageKey | None, limit: int) -> BuildPage:
-        """The project's builds, newest first, from behind `after` on.
+    async def keep(self, build_id: str, until: datetime, now: datetime) -> datetime | None:
+        """Let an ended build live until `until` at least; return until when it does.
+
+        None, and no change, when its time is over or it has not ended.
+        """
+        ...
+
+    async def find_buried(self, build_id: str) -> tuple[str, Gone] | None:
+        """The project of a build that was collected, and what became of the build."""
+        ...
+
+    async def list_page(
+        self, project_id: str, after: PageKey | None, limit: int, now: datetime
+    ) -> BuildPage:
+        """The project's builds that are not over at `now`, newest first, from behind `after` on.
 
         Up to `limit`; fewer, but one at least, where theirs would be more than is read at once.
         """
@@ -111,10 +125,6 @@ class SavedImages(Protocol):
 
     async def sizes(self, build_ids: Sequence[str]) -> dict[str, int]:
         """The distinct bytes of each build's images; a build without any may be missing."""
-        ...
-
-    async def delete(self, project_id: str, build_id: str) -> None:
-        """Delete the build's tags and the manifests that nothing else in the project names."""
         ...
 
 

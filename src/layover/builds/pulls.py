@@ -68,7 +68,7 @@ class PullService:
         return PullInfo(
             build=build,
             reference=self.address.reference(build.project_id, build.id),
-            token=await self._identity.create_pull_token(project, build.id),
+            token=await self._identity.create_pull_token(project, build.id, until=build.expires_at),
         )
 
     async def pull_token(
@@ -78,10 +78,11 @@ class PullService:
 
         Raises ProjectNotGiven when neither is and the caller sees several projects.
         """
+        until = None
         if build_id:
             build = await self._builds.find(principal, build_id, Action.CREATE_PULL_TOKEN)
             if project_id and project_id != build.project_id:
                 raise BuildUnknown(build_id)
-            project_id = build.project_id
+            project_id, until = build.project_id, build.expires_at
         project = await self._builds.project(principal, Action.CREATE_PULL_TOKEN, project_id)
-        return await self._identity.create_pull_token(project, build_id or None)
+        return await self._identity.create_pull_token(project, build_id or None, until=until)

@@ -17,6 +17,8 @@ class Action(StrEnum):
     DRIVE_BUILD = "drive this build"
     SEE_BUILDS = "see builds"
     DELETE_BUILD = "delete builds"
+    KEEP_BUILD = "keep builds"
+    UPDATE_PROJECT = "change this project"
     CREATE_PULL_TOKEN = "create pull tokens"  # noqa: S105  # an action's name
 
 

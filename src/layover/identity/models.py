@@ -1,7 +1,7 @@
 """Who calls, and what belongs to whom."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from layover.errors import LayoverError
@@ -45,6 +45,20 @@ class TokenKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ProjectPolicy:
+    """How long a project keeps what is saved or pushed, and how much of it."""
+
+    retention: timedelta = timedelta(days=7)
+    """How long it lives, unless it is said with it; of what is saved from now on."""
+    max_retention: timedelta = timedelta(days=90)
+    """The longest that can be said."""
+    extends_on_pull: bool = False
+    """Whether what is pulled lives for `retention` from then on."""
+    quota_bytes: int | None = None
+    """The most that its blobs may take, uploads under way included."""
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """What builds and repositories belong to."""
 
@@ -53,6 +67,7 @@ class Project:
     organization_id: str
     organization_name: str
     created_at: datetime
+    policy: ProjectPolicy = ProjectPolicy()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Protocol
 
-from layover.identity.models import FirstTenant, Principal, Project, TokenKind
+from layover.identity.models import FirstTenant, Principal, Project, ProjectPolicy, TokenKind
 
 
 class IdentityStore(Protocol):
@@ -40,6 +40,10 @@ class IdentityStore(Protocol):
 
     async def list_projects(self, organization_id: str) -> list[Project]:
         """The organization's projects, by name."""
+        ...
+
+    async def set_policy(self, project_id: str, policy: ProjectPolicy) -> None:
+        """Replace the project's policy; nothing happens when there is no such project."""
         ...
 
     async def has_organization(self) -> bool:

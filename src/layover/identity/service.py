@@ -83,13 +83,18 @@ class IdentityService:
         """The build ended: its token is worth nothing from now on."""
         await self._store.revoke_build_tokens(build_id, TokenKind.BUILD)
 
+    async def end_pull_tokens(self, build_id: str) -> None:
+        """The build is gone: what was to pull it is worth nothing from now on."""
+        await self._store.revoke_build_tokens(build_id, TokenKind.PULL)
+
     async def create_pull_token(
         self,
         project: Project,
         build_id: str | None = None,
         lifetime: timedelta = PULL_TOKEN_LIFETIME,
+        until: datetime | None = None,
     ) -> str:
-        """A token that pulls from the project and does nothing else."""
+        """A token that pulls from the project and does nothing else, at most until `until`."""
         return await self._create_token(
             Principal(
                 token_id=new_id(),
@@ -99,7 +104,7 @@ class IdentityService:
                 build_id=build_id,
             ),
             f"pull build {build_id}" if build_id else f"pull from project {project.id}",
-            lifetime,
+            lifetime if until is None else min(lifetime, until - self._now()),
         )
 
     async def bootstrap(self, keep: Callable[[str], None]) -> FirstTenant | None:

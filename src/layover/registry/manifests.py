@@ -1,7 +1,8 @@
 """Manifests, tags and referrers of a repository."""
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
+from enum import Enum, auto
 
 import structlog
 
@@ -13,6 +14,7 @@ from layover.registry.models import (
     ManifestTooLarge,
     ManifestUnknown,
     ReferrerPage,
+    RepositoryPage,
     StoredManifest,
     TagPage,
 )
@@ -24,11 +26,23 @@ MAX_MANIFEST_BYTES = 4 << 20
 _log = structlog.get_logger(__name__)
 
 
+class Audience(Enum):
+    """Who asks for a manifest, and what for."""
+
+    READER = auto()
+    """It pulls, or it may not push."""
+    WRITER = auto()
+    """It may push, and may rely on what it is told."""
+    PUSHER = auto()
+    """It asks because it pushes, and leaves it at that when the manifest is there."""
+
+
 class ManifestService:
     """Keeps manifests as the bytes that were pushed."""
 
-    def __init__(self, store: RegistryStore, now: Callable[[], datetime]) -> None:
-        self._store, self._now = store, now
+    def __init__(self, store: RegistryStore, now: Callable[[], datetime], lease: timedelta) -> None:
+        """`lease` is how long what a client that may push was told to be there stays."""
+        self._store, self._now, self._lease = store, now, lease
 
     async def put(
         self,
@@ -37,10 +51,12 @@ class ManifestService:
         body: bytes,
         content_type: str | None,
         build_id: str | None,
+        tags: Sequence[Tag] = (),
     ) -> tuple[StoredManifest, Digest | None]:
         """Store a manifest under a tag or its digest; return it and its subject's digest.
 
-        `build_id` is the build whose token pushes, None for anybody else.
+        `build_id` is the build whose token pushes, None for anybody else; `tags` name the
+        manifest too.
 
         Raises ManifestTooLarge, InvalidManifest, DigestMismatch, ManifestBlobUnknown,
         TagProtected, BuildOver, with nothing stored (distribution-spec v1.1.1, "Pushing
@@ -48,15 +64,14 @@ class ManifestService:
         """
         if len(body) > MAX_MANIFEST_BYTES:
             raise ManifestTooLarge(MAX_MANIFEST_BYTES)
-        tag, algorithm = (
-            (reference, "sha256") if isinstance(reference, Tag) else (None, reference.algorithm)
-        )
+        names = [*tags, reference] if isinstance(reference, Tag) else list(tags)
+        algorithm = "sha256" if isinstance(reference, Tag) else reference.algorithm
         digest = Digest.of(body, algorithm)
         if isinstance(reference, Digest) and digest != reference:
             raise DigestMismatch(reference, digest)
         manifest = parse_manifest(body, content_type)
         stored = StoredManifest(digest, manifest.media_type, body)
-        await self._store.put_manifest(repository, stored, manifest, tag, build_id, self._now())
+        await self._store.put_manifest(repository, stored, manifest, names, build_id, self._now())
         _log.info(
             "manifest_committed",
             repository=str(repository),
@@ -66,12 +81,25 @@ class ManifestService:
         )
         return stored, manifest.subject.digest if manifest.subject else None
 
-    async def find(self, repository: RepositoryName, reference: Reference) -> StoredManifest:
-        """Raise ManifestUnknown unless the repository holds the manifest."""
-        stored = await self._store.find_manifest(repository, reference)
+    async def find(
+        self, repository: RepositoryName, reference: Reference, audience: Audience
+    ) -> StoredManifest:
+        """Raise ManifestUnknown unless the repository shows the manifest."""
+        now = self._now()
+        if audience is Audience.READER:
+            stored = await self._store.find_manifest(repository, reference, now)
+        else:
+            stored = await self._store.lease_manifest(
+                repository, reference, now, self._lease, pushes=audience is Audience.PUSHER
+            )
         if stored is None:
-            raise ManifestUnknown(repository, reference)
+            gone = await self._store.find_gone(repository, reference, now)
+            raise ManifestUnknown(repository, reference, gone)
         return stored
+
+    async def extend_pulled(self, repository: RepositoryName, digest: Digest) -> None:
+        """The manifest was pulled from a project where a pull extends what it pulls."""
+        await self._store.extend_pulled(repository, digest, self._now())
 
     async def delete(self, repository: RepositoryName, reference: Reference) -> None:
         """Remove a tag, or a manifest with every tag that names it.
@@ -79,16 +107,22 @@ class ManifestService:
         Raises ManifestUnknown, ManifestInUse, TagProtected.
         """
         if isinstance(reference, Tag):
-            await self._store.delete_tag(repository, reference)
+            await self._store.delete_tag(repository, reference, self._now())
         else:
-            await self._store.delete_manifest(repository, reference)
+            await self._store.delete_manifest(repository, reference, self._now())
         _log.info("manifest_deleted", repository=str(repository), reference=str(reference))
 
     async def list_tags(
         self, repository: RepositoryName, limit: int | None, after: str | None
     ) -> TagPage:
         """At most `limit` tags behind `after`, in lexical order."""
-        return await self._store.list_tags(repository, limit, after)
+        return await self._store.list_tags(repository, limit, after, self._now())
+
+    async def list_repositories(
+        self, project_ids: Collection[str], limit: int | None, after: str | None
+    ) -> RepositoryPage:
+        """At most `limit` repositories of the projects behind `after`, in lexical order."""
+        return await self._store.list_repositories(project_ids, limit, after, self._now())
 
     async def list_referrers(
         self,
@@ -98,4 +132,6 @@ class ManifestService:
         after: Digest | None,
     ) -> ReferrerPage:
         """What refers to `subject`, behind `after`; nothing when there is no such manifest."""
-        return await self._store.list_referrers(repository, subject, artifact_type, after)
+        return await self._store.list_referrers(
+            repository, subject, artifact_type, after, self._now()
+        )

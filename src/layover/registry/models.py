@@ -32,9 +32,13 @@ class BlobInUse(RegistryError):
 class ManifestUnknown(RegistryError):
     """The repository holds no manifest with this tag or digest."""
 
-    def __init__(self, repository: RepositoryName, reference: Reference) -> None:
-        super().__init__(f"no manifest {reference} in {repository}")
-        self.repository, self.reference = repository, reference
+    def __init__(
+        self, repository: RepositoryName, reference: Reference, gone: "Gone | None" = None
+    ) -> None:
+        super().__init__(
+            f"no manifest {reference} in {repository}" + (f": it {gone}" if gone else "")
+        )
+        self.repository, self.reference, self.gone = repository, reference, gone
 
 
 class ManifestInUse(RegistryError):
@@ -125,14 +129,49 @@ class UploadTruncated(RegistryError):
 
 
 @dataclass(frozen=True, slots=True)
+class StoredObject:
+    """Bytes that the blob store holds, whoever names them."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of an upload's bytes, by the key under which the blob store holds it."""
+
+    key: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
     """An upload session: bytes on their way to become a blob."""
 
     id: str
     repository: RepositoryName
-    size_bytes: int
-    """How much has been received and acknowledged."""
     expires_at: datetime
+    parts: tuple[Part, ...] = ()
+    """What has been received and acknowledged, in order."""
+    digest: Digest | None = None
+    """The digest of those bytes, where they were hashed on their way."""
+    places: frozenset[str] = frozenset()
+    """The keys that its requests were let write to, parts or not."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How much has been received and acknowledged."""
+        return sum(part.size_bytes for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob that a repository shows, and where the blob store has its bytes."""
+
+    digest: Digest
+    size_bytes: int
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +181,20 @@ class StoredManifest:
     digest: Digest
     media_type: str
     body: bytes
+    expires_at: datetime | None = None
+    """When it is gone, as far as is known; None while the build that saves it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What was there and is not any more."""
+
+    is_deleted: bool
+    """Whether somebody deleted it; its time was over otherwise."""
+    at: datetime
+
+    def __str__(self) -> str:
+        return f"{'deleted' if self.is_deleted else 'expired'} at {self.at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +210,14 @@ class ReferrerPage:
     """A page of a manifest's referrers, by digest."""
 
     referrers: tuple[Referrer, ...]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryPage:
+    """A page of the repositories that a caller may see, in lexical order."""
+
+    repositories: tuple[RepositoryName, ...]
     has_more: bool
 
 

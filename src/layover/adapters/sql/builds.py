@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from layover.adapters.sql.database import Database
+from layover.adapters.sql.retention_rows import DELETED, expiry, is_live
 from layover.adapters.sql.schema import (
     Timestamp,
     build_dockerfiles,
@@ -32,6 +33,8 @@ from layover.adapters.sql.schema import (
     builder_affinities,
     builder_leases,
     builds,
+    retentions,
+    tombstones,
 )
 from layover.builds.builders import LeaseState
 from layover.builds.limits import (
@@ -54,6 +57,12 @@ from layover.builds.models import (
     PageKey,
     Step,
 )
+from layover.registry.models import Gone
+
+# Every build has its retention, from its first moment to its collection.
+_BUILDS = select(
+    builds, retentions.c.expires_at, retentions.c.ended_at, retentions.c.end_reason
+).join(retentions, retentions.c.build_id == builds.c.id)
 
 _LIVE = [status.value for status in LIVE]
 
@@ -79,6 +88,7 @@ class SqlBuildStore:
             status=build.status.value,
             command=build.command.value,
             save=build.is_saved,
+            retention_seconds=int(build.retention.total_seconds()),
             options=json.dumps([asdict(option) for option in build.options]),
             created_at=build.created_at,
             started_at=build.started_at,
@@ -88,10 +98,21 @@ class SqlBuildStore:
             step_count=0,
             log_size_bytes=0,
         )
-        await self._database.write(lambda connection: connection.execute(statement))
+        retention = insert(retentions).values(
+            project_id=build.project_id,
+            build_id=build.id,
+            created_at=build.created_at,
+            expires_at=build.expires_at,
+        )
+
+        def work(connection: Connection) -> None:
+            connection.execute(statement)
+            connection.execute(retention)
+
+        await self._database.write(work)
 
     async def find(self, build_id: str) -> Build | None:
-        query = select(builds).where(builds.c.id == build_id)
+        query = _BUILDS.where(builds.c.id == build_id)
         row = await self._database.read(lambda connection: connection.execute(query).first())
         return None if row is None else _build(row)
 
@@ -128,13 +149,41 @@ class SqlBuildStore:
             lambda connection: _end(connection, condition, BuildStatus.CANCELED, error, now)
         )
 
-    async def delete(self, build_id: str) -> None:
-        # What it reported goes with it: ON DELETE CASCADE.
-        statement = delete(builds).where(builds.c.id == build_id)
-        await self._database.write(lambda connection: connection.execute(statement))
+    async def delete(self, build_id: str, now: datetime) -> bool:
+        statement = (
+            update(retentions)
+            .where(retentions.c.build_id == build_id, is_live(now))
+            .values(ended_at=now, end_reason=DELETED)
+        )
+        return await self._database.write(
+            lambda connection: bool(connection.execute(statement).rowcount)
+        )
 
-    async def list_page(self, project_id: str, after: PageKey | None, limit: int) -> BuildPage:
-        query = select(builds).where(builds.c.project_id == project_id)
+    async def keep(self, build_id: str, until: datetime, now: datetime) -> datetime | None:
+        own = and_(retentions.c.build_id == build_id, is_live(now))
+        until = expiry(until, timedelta(0))
+
+        def work(connection: Connection) -> datetime | None:
+            connection.execute(
+                update(retentions)
+                .where(own, retentions.c.expires_at < until)
+                .values(expires_at=until)
+            )
+            return connection.scalar(select(retentions.c.expires_at).where(own))
+
+        return await self._database.write(work)
+
+    async def find_buried(self, build_id: str) -> tuple[str, Gone] | None:
+        query = select(tombstones).where(
+            tombstones.c.repository == "", tombstones.c.reference == build_id
+        )
+        row = await self._database.read(lambda connection: connection.execute(query).first())
+        return row and (row.project_id, Gone(row.reason == DELETED, row.gone_at))
+
+    async def list_page(
+        self, project_id: str, after: PageKey | None, limit: int, now: datetime
+    ) -> BuildPage:
+        query = _BUILDS.where(builds.c.project_id == project_id, is_live(now))
         if after is not None:
             # Compared as a row, which the index of a project's builds answers at any depth.
             place = tuple_(literal(after.created_at, Timestamp), literal(after.build_id))
@@ -296,9 +345,19 @@ def _end(
         update(builds)
         .where(condition, builds.c.status.in_(_LIVE))
         .values(status=status.value, finished_at=now, error=error)
-        .returning(builds.c.id)
+        .returning(builds.c.id, builds.c.retention_seconds)
     )
-    ended = list(connection.scalars(statement))
+    seconds: dict[str, int] = {
+        row.id: row.retention_seconds for row in connection.execute(statement)
+    }
+    ended = list(seconds)
+    for build_id in ended:
+        # From here on it has an end.
+        connection.execute(
+            update(retentions)
+            .where(retentions.c.build_id == build_id, retentions.c.ended_at.is_(None))
+            .values(expires_at=expiry(now, timedelta(seconds=seconds[build_id])))
+        )
     for batch in _batches(ended):
         connection.execute(delete(builder_leases).where(builder_leases.c.build_id.in_(batch)))
     return ended
@@ -446,6 +505,9 @@ def _build(row: Row[Any]) -> Build:
         started_at=row.started_at,
         finished_at=row.finished_at,
         error=row.error,
+        retention=timedelta(seconds=row.retention_seconds),
+        expires_at=row.expires_at,
+        deleted_at=row.ended_at if row.end_reason == DELETED else None,
     )
 
 

@@ -1,6 +1,6 @@
 """Organizations, users, projects and tokens in SQL."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import (
     Connection,
@@ -12,11 +12,12 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    update,
 )
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.schema import organizations, projects, server_keys, tokens, users
-from layover.identity.models import FirstTenant, Principal, Project, TokenKind
+from layover.identity.models import FirstTenant, Principal, Project, ProjectPolicy, TokenKind
 
 # What every request asks. Made once: building a statement and finding it in SQLAlchemy's cache
 # takes longer than SQLite does to answer it.
@@ -97,9 +98,21 @@ class SqlIdentityStore:
                 organization_id=row.organization_id,
                 organization_name=row.organization_name,
                 created_at=row.created_at,
+                policy=ProjectPolicy(
+                    retention=timedelta(seconds=row.retention_seconds),
+                    max_retention=timedelta(seconds=row.max_retention_seconds),
+                    extends_on_pull=row.extends_on_pull,
+                    quota_bytes=row.quota_bytes,
+                ),
             )
             for row in rows
         ]
+
+    async def set_policy(self, project_id: str, policy: ProjectPolicy) -> None:
+        statement = (
+            update(projects).where(projects.c.id == project_id).values(_policy_values(policy))
+        )
+        await self._database.write(lambda connection: connection.execute(statement))
 
     async def has_organization(self) -> bool:
         query = select(organizations.c.id).limit(1)
@@ -130,6 +143,7 @@ class SqlIdentityStore:
                     organization_id=organization_id,
                     name=tenant.project_name,
                     created_at=now,
+                    **_policy_values(ProjectPolicy()),
                 )
             )
             connection.execute(
@@ -148,6 +162,15 @@ class SqlIdentityStore:
             return key
 
         return await self._database.write(work)
+
+
+def _policy_values(policy: ProjectPolicy) -> dict[str, int | bool | None]:
+    return {
+        "retention_seconds": int(policy.retention.total_seconds()),
+        "max_retention_seconds": int(policy.max_retention.total_seconds()),
+        "extends_on_pull": policy.extends_on_pull,
+        "quota_bytes": policy.quota_bytes,
+    }
 
 
 def _insert_token(

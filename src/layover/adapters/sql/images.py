@@ -15,18 +15,14 @@ from sqlalchemy import (
     Connection,
     Select,
     and_,
-    delete,
-    exists,
     func,
     literal,
     select,
 )
 
 from layover.adapters.sql.database import Database
-from layover.adapters.sql.registry_rows import delete_manifests, parts
 from layover.adapters.sql.schema import blobs, manifest_references, manifests, repositories, tags
 from layover.builds.models import SavedImage
-from layover.oci.digest import Digest
 from layover.oci.manifests import INDEX_TYPES, parse_manifest
 from layover.registry.ports import BlobStore
 
@@ -35,7 +31,7 @@ _MAX_CONFIG_BYTES = 1 << 20
 
 
 class SqlSavedImages:
-    """Reads builds' images from the registry's tables, and deletes them there."""
+    """Reads builds' images from the registry's tables."""
 
     def __init__(self, database: Database, blob_store: BlobStore) -> None:
         self._database, self._blob_store = database, blob_store
@@ -87,23 +83,6 @@ class SqlSavedImages:
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return {row.owner: row.size_bytes for row in rows}
 
-    async def delete(self, project_id: str, build_id: str) -> None:
-        def work(connection: Connection) -> None:
-            condition = and_(tags.c.build_id == build_id, repositories.c.project_id == project_id)
-            reach = _reach(condition, tags.c.build_id)
-            reached: dict[int, set[str]] = {}
-            for row in connection.execute(select(reach.c.repository_id, reach.c.digest)):
-                reached.setdefault(row.repository_id, set()).add(row.digest)
-            for repository_id, digests in reached.items():
-                connection.execute(
-                    delete(tags).where(
-                        tags.c.repository_id == repository_id, tags.c.build_id == build_id
-                    )
-                )
-                _delete_unneeded(connection, repository_id, digests)
-
-        await self._database.write(work)
-
     async def _platforms(self, origin: "_Origin") -> tuple[str, ...]:
         if origin.config is None:
             return origin.platforms
@@ -121,7 +100,8 @@ class _Origin:
     """Where an image's platforms are told: in its index, or in the config of its manifest."""
 
     platforms: tuple[str, ...]
-    config: Digest | None
+    config: str | None
+    """Where the blob store has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +129,10 @@ def _origin(connection: Connection, repository_id: int, digest: str) -> _Origin:
             if child.platform and not child.is_attestation
         )
         return _Origin(tuple(named), None)
-    return _Origin((), manifest.config.digest if manifest.config else None)
+    if manifest.config is None:
+        return _Origin((), None)
+    key = select(blobs.c.key).where(blobs.c.digest == str(manifest.config.digest))
+    return _Origin((), connection.execute(key).scalar())
 
 
 def _reach(condition: ColumnElement[bool], owner: ColumnElement[str]) -> CTE:
@@ -185,35 +168,6 @@ def _sizes(reach: CTE) -> Select[tuple[str, int]]:
         .outerjoin(blobs, blobs.c.digest == reach.c.digest)
         .group_by(reach.c.owner)
     )
-
-
-def _delete_unneeded(connection: Connection, repository_id: int, digests: set[str]) -> None:
-    """Delete those manifests of `digests` that no tag names and no other manifest needs."""
-    # Asked a manifest at a time, by index: the cost is in what goes, not in what stays.
-    tagged = exists().where(
-        tags.c.repository_id == repository_id, tags.c.digest == manifests.c.digest
-    )
-    needed = exists().where(
-        manifest_references.c.repository_id == repository_id,
-        manifest_references.c.digest == manifests.c.digest,
-    )
-    while True:
-        unneeded = {
-            digest
-            for part in parts(digests)
-            for digest in connection.execute(
-                select(manifests.c.digest).where(
-                    manifests.c.repository_id == repository_id,
-                    manifests.c.digest.in_(part),
-                    ~tagged,
-                    ~needed,
-                )
-            ).scalars()
-        }
-        if not unneeded:
-            return
-        # An index goes first; what it alone needed goes in the next round.
-        delete_manifests(connection, repository_id, unneeded)
 
 
 def _config_platform(body: bytes) -> tuple[str, ...]:

@@ -1,36 +1,53 @@
-"""Repositories, links, manifests, tags and upload sessions in SQL."""
+"""Repositories, links, manifests and tags in SQL."""
 
 import json
-from collections.abc import Collection
-from datetime import datetime
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
 
-from layover.adapters.sql.database import Database, insert_or_ignore
+from layover.adapters.sql.database import Database
 from layover.adapters.sql.registry_rows import (
     TO_BLOB,
     TO_MANIFEST,
-    check_build,
-    check_references,
-    check_tag,
-    delete_manifests,
     ensure_repository,
     find_repository,
-    first_user,
-    has_manifests,
     insert_manifest,
     link,
-    linked,
-    parts,
     set_tag,
+)
+from layover.adapters.sql.retention_rows import (
+    DELETED,
+    NOW,
+    bury,
+    check_blobs,
+    check_build,
+    check_tag,
+    end_lonely_pushes,
+    expiry,
+    forget_retained,
+    is_live,
+    is_shown,
+    is_visible,
+    parents,
+    renew_pushes,
+    retain,
+    retain_push,
+    retaining,
+    retention_of_build,
+    visible_manifests,
+    visible_user,
 )
 from layover.adapters.sql.schema import (
     blobs,
     manifests,
+    projects,
     repositories,
     repository_blobs,
+    retained_manifests,
+    retentions,
     tags,
-    uploads,
+    tombstones,
 )
 from layover.oci.digest import Digest
 from layover.oci.manifests import Descriptor, Manifest
@@ -38,14 +55,16 @@ from layover.oci.names import Reference, RepositoryName, Tag
 from layover.registry.models import (
     BlobInUse,
     BlobUnknown,
+    Gone,
     ManifestInUse,
     ManifestUnknown,
     Referrer,
     ReferrerPage,
+    RepositoryPage,
+    StoredBlob,
     StoredManifest,
     TagPage,
     TagProtected,
-    Upload,
     is_named_for,
 )
 
@@ -57,23 +76,53 @@ _DESCRIPTOR_BYTES = 500
 # What every pull asks. Made once: building a statement and finding it in SQLAlchemy's cache
 # takes longer than SQLite does to answer it.
 _IN_REPOSITORY = repositories.c.name == bindparam("repository")
-_BLOB_SIZE = (
-    select(blobs.c.size_bytes)
+_BLOB = (
+    select(blobs.c.digest, blobs.c.size_bytes, blobs.c.key, repository_blobs.c.leased_until)
     .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)
     .join(repositories)
-    .where(_IN_REPOSITORY, blobs.c.digest == bindparam("digest"))
+    .where(
+        _IN_REPOSITORY,
+        blobs.c.digest == bindparam("digest"),
+        blobs.c.quarantined_at.is_(None),
+        is_shown(NOW),
+    )
 )
 _MANIFEST = (
-    select(manifests.c.digest, manifests.c.media_type, manifests.c.body)
+    select(
+        manifests.c.repository_id,
+        manifests.c.digest,
+        manifests.c.media_type,
+        manifests.c.body,
+        manifests.c.leased_until,
+        retentions.c.expires_at,
+    )
     .select_from(manifests)
-    .join(repositories)
-    .where(_IN_REPOSITORY)
+    .join(repositories, repositories.c.id == manifests.c.repository_id)
 )
-_MANIFEST_BY_DIGEST = _MANIFEST.where(manifests.c.digest == bindparam("reference"))
-_MANIFEST_BY_TAG = _MANIFEST.join(
-    tags,
-    and_(tags.c.repository_id == manifests.c.repository_id, tags.c.digest == manifests.c.digest),
-).where(tags.c.name == bindparam("reference"))
+_MANIFEST_BY_DIGEST = (
+    _MANIFEST.join(
+        retained_manifests,
+        and_(
+            retained_manifests.c.repository_id == manifests.c.repository_id,
+            retained_manifests.c.digest == manifests.c.digest,
+        ),
+    )
+    .join(retentions, retentions.c.id == retained_manifests.c.retention_id)
+    .where(_IN_REPOSITORY, manifests.c.digest == bindparam("reference"), is_live(NOW))
+    # It is there as long as the last of them; a running build has no end yet.
+    .order_by(retentions.c.expires_at.desc().nulls_first())
+    .limit(1)
+)
+_MANIFEST_BY_TAG = (
+    _MANIFEST.join(
+        tags,
+        and_(
+            tags.c.repository_id == manifests.c.repository_id, tags.c.digest == manifests.c.digest
+        ),
+    )
+    .join(retentions, retentions.c.id == tags.c.retention_id)
+    .where(_IN_REPOSITORY, tags.c.name == bindparam("reference"), is_live(NOW))
+)
 
 
 class SqlRegistryStore:
@@ -84,114 +133,96 @@ class SqlRegistryStore:
 
     # --- blobs --------------------------------------------------------------------------------
 
-    async def blob_size(self, repository: RepositoryName, digest: Digest) -> int | None:
-        asked = {"repository": repository.value, "digest": str(digest)}
-        return await self._database.look_up(
-            lambda connection: connection.execute(_BLOB_SIZE, asked).scalar()
+    async def find_blob(
+        self, repository: RepositoryName, digest: Digest, now: datetime
+    ) -> StoredBlob | None:
+        asked = {"repository": repository.value, "digest": str(digest), "now": now}
+        row = await self._database.look_up(
+            lambda connection: connection.execute(_BLOB, asked).first()
         )
+        return row and StoredBlob(digest, row.size_bytes, row.key)
 
-    async def link_upload(self, upload: Upload, digest: Digest, now: datetime) -> None:
-        def work(connection: Connection) -> None:
-            insert_or_ignore(
-                connection, blobs, digest=str(digest), size_bytes=upload.size_bytes, created_at=now
+    async def lease_blob(
+        self, repository: RepositoryName, digest: Digest, now: datetime, lease: timedelta
+    ) -> StoredBlob | None:
+        asked = {"repository": repository.value, "digest": str(digest), "now": now}
+        row = await self._database.look_up(
+            lambda connection: connection.execute(_BLOB, asked).first()
+        )
+        if row is None or _is_leased(row.leased_until, now, lease):
+            return row and StoredBlob(digest, row.size_bytes, row.key)
+
+        def work(connection: Connection) -> StoredBlob | None:
+            # Asked again: told is what holds where the lease is written.
+            row = connection.execute(_BLOB, asked).first()
+            if row is None:
+                return None
+            connection.execute(
+                update(repository_blobs)
+                .where(
+                    repository_blobs.c.repository_id == find_repository(connection, repository),
+                    repository_blobs.c.digest == str(digest),
+                )
+                .values(leased_until=now + lease)
             )
-            link(connection, ensure_repository(connection, upload.repository, now), digest, now)
-            connection.execute(delete(uploads).where(uploads.c.id == upload.id))
+            return StoredBlob(digest, row.size_bytes, row.key)
 
-        await self._database.write(work)
+        return await self._database.write(work)
 
     async def mount_blob(
-        self, source: RepositoryName, target: RepositoryName, digest: Digest, now: datetime
+        self,
+        source: RepositoryName | None,
+        target: RepositoryName,
+        digest: Digest,
+        now: datetime,
+        lease: timedelta,
     ) -> bool:
+        shown = (
+            select(repository_blobs.c.repository_id)
+            .join(blobs, blobs.c.digest == repository_blobs.c.digest)
+            .join(repositories, repositories.c.id == repository_blobs.c.repository_id)
+            .where(
+                repository_blobs.c.digest == str(digest),
+                blobs.c.quarantined_at.is_(None),
+                is_shown(now),
+                repositories.c.project_id == target.project_id
+                if source is None
+                else repositories.c.name == source.value,
+            )
+            .limit(1)
+        )
+
         def work(connection: Connection) -> bool:
-            source_id = find_repository(connection, source)
-            if source_id is None or not linked(connection, source_id, {str(digest)}):
+            if connection.execute(shown).first() is None:
                 return False
-            link(connection, ensure_repository(connection, target, now), digest, now)
+            target_id = ensure_repository(connection, target, now)
+            link(connection, target_id, digest, now, lease)
             return True
 
         return await self._database.write(work)
 
-    async def unlink_blob(self, repository: RepositoryName, digest: Digest) -> None:
+    async def unlink_blob(self, repository: RepositoryName, digest: Digest, now: datetime) -> None:
+        asked = {"repository": repository.value, "digest": str(digest), "now": now}
+
         def work(connection: Connection) -> None:
-            repository_id = find_repository(connection, repository)
-            if repository_id is None or not linked(connection, repository_id, {str(digest)}):
+            if connection.execute(_BLOB, asked).first() is None:
                 raise BlobUnknown(repository, digest)
-            user = first_user(connection, repository_id, digest, TO_BLOB)
+            repository_id = find_repository(connection, repository)
+            assert repository_id is not None
+            user = visible_user(connection, repository_id, digest, TO_BLOB, now)
             if user is not None:
                 raise BlobInUse(digest, user)
+            # The collector takes the link away, once no lease is on it.
             connection.execute(
-                delete(repository_blobs).where(
+                update(repository_blobs)
+                .where(
                     repository_blobs.c.repository_id == repository_id,
                     repository_blobs.c.digest == str(digest),
                 )
+                .values(shown_until=None, check_at=now)
             )
 
         await self._database.write(work)
-
-    # --- upload sessions ----------------------------------------------------------------------
-
-    async def create_upload(self, upload: Upload, now: datetime) -> None:
-        def work(connection: Connection) -> None:
-            connection.execute(
-                insert(uploads).values(
-                    id=upload.id,
-                    repository_id=ensure_repository(connection, upload.repository, now),
-                    size_bytes=upload.size_bytes,
-                    created_at=now,
-                    expires_at=upload.expires_at,
-                )
-            )
-
-        await self._database.write(work)
-
-    async def find_upload(
-        self, repository: RepositoryName, upload_id: str, now: datetime
-    ) -> Upload | None:
-        query = (
-            select(uploads)
-            .join(repositories)
-            .where(
-                uploads.c.id == upload_id,
-                repositories.c.name == repository.value,
-                uploads.c.expires_at > now,
-            )
-        )
-        row = await self._database.look_up(lambda connection: connection.execute(query).first())
-        return None if row is None else Upload(row.id, repository, row.size_bytes, row.expires_at)
-
-    async def resize_upload(self, upload_id: str, size_bytes: int, expires_at: datetime) -> None:
-        statement = (
-            update(uploads)
-            .where(uploads.c.id == upload_id)
-            .values(size_bytes=size_bytes, expires_at=expires_at)
-        )
-        await self._database.write(lambda connection: connection.execute(statement))
-
-    async def renew_uploads(self, upload_ids: Collection[str], expires_at: datetime) -> None:
-        def work(connection: Connection) -> None:
-            for part in parts(upload_ids):
-                connection.execute(
-                    update(uploads).where(uploads.c.id.in_(part)).values(expires_at=expires_at)
-                )
-
-        # Most of the time nobody uploads, and then the disk need not be woken.
-        if upload_ids:
-            await self._database.write(work)
-
-    async def delete_upload(self, upload_id: str) -> None:
-        statement = delete(uploads).where(uploads.c.id == upload_id)
-        await self._database.write(lambda connection: connection.execute(statement))
-
-    async def live_uploads(self, now: datetime) -> frozenset[str]:
-        query = select(uploads.c.id).where(uploads.c.expires_at > now)
-        return await self._database.read(
-            lambda connection: frozenset(connection.execute(query).scalars())
-        )
-
-    async def delete_expired_uploads(self, now: datetime) -> None:
-        statement = delete(uploads).where(uploads.c.expires_at <= now)
-        await self._database.write(lambda connection: connection.execute(statement))
 
     # --- manifests ----------------------------------------------------------------------------
 
@@ -200,74 +231,228 @@ class SqlRegistryStore:
         repository: RepositoryName,
         stored: StoredManifest,
         manifest: Manifest,
-        tag: Tag | None,
+        names: Sequence[Tag],
         build_id: str | None,
         now: datetime,
     ) -> None:
+        digest = stored.digest
+
         def work(connection: Connection) -> None:
             if build_id is not None:
                 check_build(connection, build_id)
             repository_id = ensure_repository(connection, repository, now)
-            if tag is not None:
-                check_tag(connection, repository_id, tag, build_id)
-            check_references(connection, repository, repository_id, manifest)
+            for tag in names:
+                check_tag(connection, repository_id, tag, build_id, now)
+            check_blobs(connection, repository, repository_id, manifest, now)
             insert_manifest(connection, repository_id, stored, manifest, now)
-            if tag is not None:
-                set_tag(connection, repository_id, tag, stored.digest, build_id, now)
+            # Those that waited for it: indexes that name it, and what it is a referrer of.
+            retained_by = retaining(
+                connection, repository_id, parents(connection, repository_id, digest), now
+            )
+            subjects = {str(manifest.subject.digest)} if manifest.subject else set[str]()
+            of_subject = retaining(connection, repository_id, subjects, now)
+            own: int | None = None
+            if build_id is not None:
+                own = retention_of_build(connection, build_id, now)
+            elif names or not of_subject:
+                own = retain_push(connection, repository.project_id, repository_id, digest, now)
+            if own is not None:
+                retained_by.add(own)
+            retain(connection, repository_id, digest, retained_by | of_subject, now)
+            end_lonely_pushes(connection, repository_id, digest)
+            for tag in names:
+                assert own is not None
+                set_tag(connection, repository_id, tag, digest, build_id, own, now)
 
         await self._database.write(work)
 
     async def find_manifest(
-        self, repository: RepositoryName, reference: Reference
+        self, repository: RepositoryName, reference: Reference, now: datetime
     ) -> StoredManifest | None:
         query = _MANIFEST_BY_TAG if isinstance(reference, Tag) else _MANIFEST_BY_DIGEST
-        asked = {"repository": repository.value, "reference": str(reference)}
+        asked = {"repository": repository.value, "reference": str(reference), "now": now}
         row = await self._database.look_up(
             lambda connection: connection.execute(query, asked).first()
         )
-        return row and StoredManifest(Digest.parse(row.digest), row.media_type, row.body)
+        return row and StoredManifest(
+            Digest.parse(row.digest), row.media_type, row.body, row.expires_at
+        )
 
-    async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
+    async def lease_manifest(
+        self,
+        repository: RepositoryName,
+        reference: Reference,
+        now: datetime,
+        lease: timedelta,
+        *,
+        pushes: bool,
+    ) -> StoredManifest | None:
+        query = _MANIFEST_BY_TAG if isinstance(reference, Tag) else _MANIFEST_BY_DIGEST
+        asked = {"repository": repository.value, "reference": str(reference), "now": now}
+
+        def work(connection: Connection) -> StoredManifest | None:
+            row = connection.execute(query, asked).first()
+            if row is None:
+                return None
+            if not _is_leased(row.leased_until, now, lease):
+                connection.execute(
+                    update(manifests)
+                    .where(
+                        manifests.c.repository_id == row.repository_id,
+                        manifests.c.digest == row.digest,
+                    )
+                    .values(leased_until=now + lease)
+                )
+            expires_at = row.expires_at
+            if pushes:
+                renewed = renew_pushes(
+                    connection, repository.project_id, row.repository_id, row.digest, now
+                )
+                if renewed is not None and expires_at is not None:
+                    expires_at = max(expires_at, renewed)
+            return StoredManifest(Digest.parse(row.digest), row.media_type, row.body, expires_at)
+
+        if not pushes:
+            row = await self._database.look_up(
+                lambda connection: connection.execute(query, asked).first()
+            )
+            if row is None or _is_leased(row.leased_until, now, lease):
+                return row and StoredManifest(
+                    Digest.parse(row.digest), row.media_type, row.body, row.expires_at
+                )
+        return await self._database.write(work)
+
+    async def extend_pulled(
+        self, repository: RepositoryName, digest: Digest, now: datetime
+    ) -> None:
+        retained = (
+            select(retained_manifests.c.retention_id)
+            .join(repositories, repositories.c.id == retained_manifests.c.repository_id)
+            .where(
+                repositories.c.name == repository.value,
+                retained_manifests.c.digest == str(digest),
+            )
+        )
+        wanted = select(projects.c.retention_seconds).where(
+            projects.c.id == repository.project_id, projects.c.extends_on_pull
+        )
+
+        def work(connection: Connection) -> None:
+            seconds = connection.execute(wanted).scalar()
+            if seconds is None:
+                return
+            until = expiry(now, timedelta(seconds=seconds))
+            connection.execute(
+                update(retentions)
+                .where(retentions.c.id.in_(retained), is_live(now), retentions.c.expires_at < until)
+                .values(expires_at=until)
+            )
+
+        await self._database.write(work)
+
+    async def delete_manifest(
+        self, repository: RepositoryName, digest: Digest, now: datetime
+    ) -> None:
         def work(connection: Connection) -> None:
             repository_id = find_repository(connection, repository)
-            if repository_id is None or not has_manifests(connection, repository_id, {str(digest)}):
+            if repository_id is None or not visible_manifests(
+                connection, repository_id, {str(digest)}, now
+            ):
                 raise ManifestUnknown(repository, digest)
-            index = first_user(connection, repository_id, digest, TO_MANIFEST)
+            index = visible_user(connection, repository_id, digest, TO_MANIFEST, now)
             if index is not None:
                 raise ManifestInUse(digest, index)
             named = and_(tags.c.repository_id == repository_id, tags.c.digest == str(digest))
             for row in connection.execute(
-                select(tags.c.name, tags.c.build_id).where(named, tags.c.build_id.is_not(None))
+                select(tags.c.name, tags.c.build_id)
+                .join(retentions, retentions.c.id == tags.c.retention_id)
+                .where(named, tags.c.build_id.is_not(None), is_live(now))
             ):
                 if is_named_for(Tag(row.name), row.build_id):
                     raise TagProtected(Tag(row.name), row.build_id)
+            for name in connection.execute(select(tags.c.name).where(named)).scalars().all():
+                bury(connection, repository, name, DELETED, now)
             connection.execute(delete(tags).where(named))
-            delete_manifests(connection, repository_id, {str(digest)})
+            bury(connection, repository, str(digest), DELETED, now)
+            # Invisible from here on; the collector takes it away, once no lease is on it.
+            forget_retained(connection, repository_id, {str(digest)}, now)
+            connection.execute(
+                update(retentions)
+                .where(
+                    retentions.c.repository_id == repository_id,
+                    retentions.c.digest == str(digest),
+                    retentions.c.ended_at.is_(None),
+                )
+                .values(ended_at=now, end_reason=DELETED)
+            )
 
         await self._database.write(work)
 
+    async def find_gone(
+        self, repository: RepositoryName, reference: Reference, now: datetime
+    ) -> Gone | None:
+        ended = select(retentions.c.expires_at, retentions.c.ended_at, retentions.c.end_reason)
+        if isinstance(reference, Tag):
+            ended = ended.join(tags, tags.c.retention_id == retentions.c.id).join(
+                repositories, repositories.c.id == tags.c.repository_id
+            )
+            ended = ended.where(tags.c.name == reference.value)
+        else:
+            ended = ended.join(
+                retained_manifests, retained_manifests.c.retention_id == retentions.c.id
+            ).join(repositories, repositories.c.id == retained_manifests.c.repository_id)
+            ended = ended.where(retained_manifests.c.digest == str(reference))
+        ended = ended.where(repositories.c.name == repository.value, ~is_live(now))
+        buried = select(tombstones.c.reason, tombstones.c.gone_at).where(
+            tombstones.c.project_id == repository.project_id,
+            tombstones.c.repository == repository.value,
+            tombstones.c.reference == str(reference),
+        )
+
+        def work(connection: Connection) -> Gone | None:
+            found = [
+                Gone(row.end_reason == DELETED, row.ended_at or row.expires_at)
+                for row in connection.execute(ended)
+            ]
+            found += [
+                Gone(row.reason == DELETED, row.gone_at) for row in connection.execute(buried)
+            ]
+            return max(found, key=lambda gone: gone.at, default=None)
+
+        return await self._database.read(work)
+
     # --- tags and referrers -------------------------------------------------------------------
 
-    async def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
+    async def delete_tag(self, repository: RepositoryName, tag: Tag, now: datetime) -> None:
         def work(connection: Connection) -> None:
             repository_id = find_repository(connection, repository)
-            if repository_id is not None:
-                check_tag(connection, repository_id, tag, None)
+            if repository_id is None:
+                raise ManifestUnknown(repository, tag)
+            check_tag(connection, repository_id, tag, None, now)
+            live = select(retentions.c.id).where(
+                retentions.c.id == tags.c.retention_id, is_live(now)
+            )
             gone = connection.execute(
-                delete(tags).where(tags.c.repository_id == repository_id, tags.c.name == tag.value)
+                delete(tags).where(
+                    tags.c.repository_id == repository_id,
+                    tags.c.name == tag.value,
+                    live.exists(),
+                )
             )
             if not gone.rowcount:
                 raise ManifestUnknown(repository, tag)
+            bury(connection, repository, tag.value, DELETED, now)
 
         await self._database.write(work)
 
     async def list_tags(
-        self, repository: RepositoryName, limit: int | None, after: str | None
+        self, repository: RepositoryName, limit: int | None, after: str | None, now: datetime
     ) -> TagPage:
         query = (
             select(tags.c.name)
-            .join(repositories)
-            .where(repositories.c.name == repository.value)
+            .join(repositories, repositories.c.id == tags.c.repository_id)
+            .join(retentions, retentions.c.id == tags.c.retention_id)
+            .where(repositories.c.name == repository.value, is_live(now))
             .order_by(tags.c.name)
         )
         if after is not None:
@@ -280,12 +465,43 @@ class SqlRegistryStore:
         kept = names if limit is None else names[:limit]
         return TagPage(tuple(Tag(name) for name in kept), has_more=len(kept) < len(names))
 
+    async def list_repositories(
+        self,
+        project_ids: Collection[str],
+        limit: int | None,
+        after: str | None,
+        now: datetime,
+    ) -> RepositoryPage:
+        shows_something = (
+            select(retained_manifests.c.digest)
+            .join(retentions, retentions.c.id == retained_manifests.c.retention_id)
+            .where(retained_manifests.c.repository_id == repositories.c.id, is_live(now))
+            .exists()
+        )
+        query = (
+            select(repositories.c.name)
+            .where(repositories.c.project_id.in_(project_ids), shows_something)
+            .order_by(repositories.c.name)
+        )
+        if after is not None:
+            query = query.where(repositories.c.name > after)
+        if limit is not None:
+            query = query.limit(limit + 1)
+        names = await self._database.read(
+            lambda connection: connection.execute(query).scalars().all()
+        )
+        kept = names if limit is None else names[:limit]
+        return RepositoryPage(
+            tuple(RepositoryName(name) for name in kept), has_more=len(kept) < len(names)
+        )
+
     async def list_referrers(
         self,
         repository: RepositoryName,
         subject: Digest,
         artifact_type: str | None,
         after: Digest | None,
+        now: datetime,
     ) -> ReferrerPage:
         query = (
             select(
@@ -297,7 +513,11 @@ class SqlRegistryStore:
                 func.length(manifests.c.body).label("size_bytes"),
             )
             .join(repositories)
-            .where(repositories.c.name == repository.value, manifests.c.subject == str(subject))
+            .where(
+                repositories.c.name == repository.value,
+                manifests.c.subject == str(subject),
+                is_visible(manifests.c.repository_id, manifests.c.digest, now),
+            )
             .order_by(manifests.c.digest)
         )
         if artifact_type is not None:
@@ -327,3 +547,9 @@ class SqlRegistryStore:
             return ReferrerPage(tuple(found), has_more=False)
 
         return await self._database.read(work)
+
+
+def _is_leased(leased_until: datetime | None, now: datetime, lease: timedelta) -> bool:
+    """Whether enough of a lease is left: a fifth may have passed, so that not every answer to a
+    client that asks on and on is a write."""
+    return leased_until is not None and leased_until - now >= lease * 0.8

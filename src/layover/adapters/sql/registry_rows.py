@@ -2,30 +2,22 @@
 
 import json
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from layover.adapters.sql.database import insert_or_ignore, insert_or_ignore_all
 from layover.adapters.sql.schema import (
-    builds,
     manifest_references,
     manifests,
     repositories,
     repository_blobs,
     tags,
 )
-from layover.builds.models import LIVE
 from layover.oci.digest import Digest
 from layover.oci.manifests import Manifest
 from layover.oci.names import RepositoryName, Tag
-from layover.registry.models import (
-    BuildOver,
-    ManifestBlobUnknown,
-    StoredManifest,
-    TagProtected,
-    is_named_for,
-)
+from layover.registry.models import StoredManifest
 
 # What a manifest refers to, in manifest_references.
 TO_BLOB, TO_MANIFEST = "blob", "manifest"
@@ -71,41 +63,36 @@ def ensure_repository(connection: Connection, repository: RepositoryName, now: d
     return repository_id
 
 
-def link(connection: Connection, repository_id: int, digest: Digest, now: datetime) -> None:
+def link(
+    connection: Connection,
+    repository_id: int,
+    digest: Digest,
+    now: datetime,
+    lease: timedelta,
+) -> None:
+    """Show in the repository a blob that a client brought, and lease it to that client."""
+    until = now + lease
+    named = first_user(connection, repository_id, digest, TO_BLOB) is not None
     insert_or_ignore(
         connection,
         repository_blobs,
         repository_id=repository_id,
         digest=str(digest),
         linked_at=now,
+        leased_until=until,
+        shown_until=until,
+        check_at=None if named else until,
     )
-
-
-def linked(connection: Connection, repository_id: int, digests: set[str]) -> set[str]:
-    """Those of `digests` that are blobs which the repository shows."""
-    return {
-        digest
-        for part in parts(digests)
-        for digest in connection.execute(
-            select(repository_blobs.c.digest).where(
-                repository_blobs.c.repository_id == repository_id,
-                repository_blobs.c.digest.in_(part),
-            )
-        ).scalars()
-    }
-
-
-def has_manifests(connection: Connection, repository_id: int, digests: set[str]) -> set[str]:
-    """Those of `digests` that are manifests of the repository."""
-    return {
-        digest
-        for part in parts(digests)
-        for digest in connection.execute(
-            select(manifests.c.digest).where(
-                manifests.c.repository_id == repository_id, manifests.c.digest.in_(part)
-            )
-        ).scalars()
-    }
+    # Brought again: leased anew, and shown even where what names it is over by now.
+    connection.execute(
+        update(repository_blobs)
+        .where(
+            repository_blobs.c.repository_id == repository_id,
+            repository_blobs.c.digest == str(digest),
+            repository_blobs.c.leased_until < until,
+        )
+        .values(leased_until=until, shown_until=until)
+    )
 
 
 def first_user(connection: Connection, repository_id: int, digest: Digest, kind: str) -> str | None:
@@ -120,48 +107,6 @@ def first_user(connection: Connection, repository_id: int, digest: Digest, kind:
         .limit(1)
     )
     return connection.execute(query).scalar()
-
-
-def check_tag(connection: Connection, repository_id: int, tag: Tag, build_id: str | None) -> None:
-    """Raise TagProtected when the tag is another build's own name; save tags move."""
-    owner = connection.execute(
-        select(tags.c.build_id).where(
-            tags.c.repository_id == repository_id, tags.c.name == tag.value
-        )
-    ).scalar()
-    if owner is not None and owner != build_id and is_named_for(tag, owner):
-        raise TagProtected(tag, owner)
-
-
-def check_build(connection: Connection, build_id: str) -> None:
-    """Raise BuildOver unless the build lives, and keep it alive until the transaction ends.
-
-    Its token was asked for before the manifest came. An image that appeared after its build
-    was deleted could be deleted by nobody any more.
-    """
-    live = (
-        select(builds.c.id)
-        .where(builds.c.id == build_id, builds.c.status.in_([status.value for status in LIVE]))
-        .with_for_update(read=True)
-    )
-    if connection.execute(live).first() is None:
-        raise BuildOver(build_id)
-
-
-def check_references(
-    connection: Connection, repository: RepositoryName, repository_id: int, manifest: Manifest
-) -> None:
-    """Raise ManifestBlobUnknown unless the repository holds what the manifest needs."""
-    needed_blobs = {str(blob.digest): blob.digest for blob in manifest.needed_blobs}
-    needed_manifests = {str(child.digest): child.digest for child in manifest.manifests}
-    missing = {
-        **without(needed_blobs, linked(connection, repository_id, set(needed_blobs))),
-        **without(
-            needed_manifests, has_manifests(connection, repository_id, set(needed_manifests))
-        ),
-    }
-    if missing:
-        raise ManifestBlobUnknown(repository, tuple(missing.values()))
 
 
 def insert_manifest(
@@ -206,27 +151,24 @@ def set_tag(
     tag: Tag,
     digest: Digest,
     build_id: str | None,
+    retention_id: int,
     now: datetime,
 ) -> None:
+    named = {
+        "digest": str(digest),
+        "build_id": build_id,
+        "retention_id": retention_id,
+        "updated_at": now,
+    }
     changed = connection.execute(
         update(tags)
         .where(tags.c.repository_id == repository_id, tags.c.name == tag.value)
-        .values(digest=str(digest), build_id=build_id, updated_at=now)
+        .values(named)
     )
     if not changed.rowcount:
         connection.execute(
-            insert(tags).values(
-                repository_id=repository_id,
-                name=tag.value,
-                digest=str(digest),
-                build_id=build_id,
-                updated_at=now,
-            )
+            insert(tags).values(repository_id=repository_id, name=tag.value, **named)
         )
-
-
-def without(needed: dict[str, Digest], found: set[str]) -> dict[str, Digest]:
-    return {text: digest for text, digest in needed.items() if text not in found}
 
 
 def parts(values: Collection[str]) -> list[list[str]]:

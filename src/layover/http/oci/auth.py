@@ -12,11 +12,12 @@ from starlette.requests import Request
 
 from layover.errors import LayoverError
 from layover.http.oci.errors import InvalidRequest, ScopeInsufficient
-from layover.identity.access import Action
-from layover.identity.models import IdentityError, Principal, Unauthenticated
+from layover.identity.access import Action, may
+from layover.identity.models import IdentityError, Principal, Project, Unauthenticated
 from layover.identity.registry_tokens import RegistryTokens, Scope
 from layover.identity.service import IdentityService
 from layover.oci.names import RepositoryName
+from layover.registry.manifests import Audience
 
 USER_NAME = "x-token"
 
@@ -42,6 +43,14 @@ class Caller:
             scope.repository == repository.value and _SCOPE_ACTIONS[action] in scope.actions
             for scope in self.scopes
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """An authorized reader: what it asks for, and the project that it reads from."""
+
+    audience: Audience
+    project: Project
 
 
 class Authenticator:
@@ -80,6 +89,31 @@ class Authenticator:
 
         Raises Unauthenticated, ScopeInsufficient, ProjectUnknown, ActionDenied.
         """
+        caller, _ = await self._authorized(request, repository, action, source)
+        return caller.principal
+
+    async def reader(self, request: Request, repository: RepositoryName) -> Reader:
+        """Who reads from the repository, if it may; raises as `authorize` does."""
+        caller, project = await self._authorized(request, repository, Action.PULL)
+        is_look = request.method == "HEAD"
+        if caller.scopes is not None and caller.covers(repository, Action.PUSH):
+            # A registry token is got for what its client is about to do.
+            audience = Audience.PUSHER if is_look else Audience.WRITER
+        elif caller.scopes is None and is_look:
+            audience = Audience.WRITER
+        else:
+            audience = Audience.READER
+        if not may(caller.principal, Action.PUSH, project):
+            audience = Audience.READER
+        return Reader(audience, project)
+
+    async def _authorized(
+        self,
+        request: Request,
+        repository: RepositoryName,
+        action: Action,
+        source: RepositoryName | None = None,
+    ) -> tuple[Caller, Project]:
         # What a refused client is told to get a registry token for.
         request.state.scope = f"repository:{repository}:{_CHALLENGES[action]}"
         if source is not None:
@@ -89,8 +123,8 @@ class Authenticator:
             raise ScopeInsufficient(repository.value, _SCOPE_ACTIONS[action])
         if source is not None and not caller.covers(source, Action.PULL):
             raise ScopeInsufficient(source.value, _SCOPE_ACTIONS[Action.PULL])
-        await self._identity.authorize(caller.principal, action, repository.project_id)
-        return caller.principal
+        project = await self._identity.authorize(caller.principal, action, repository.project_id)
+        return caller, project
 
     async def may_pull(self, principal: Principal, repository: RepositoryName) -> bool:
         """Whether an authorized caller may also pull from `repository`, as a mount's source."""

@@ -16,6 +16,7 @@ from layover.http.oci.ranges import ByteRange, matches, parse_range
 from layover.identity.access import Action
 from layover.oci.digest import Digest
 from layover.registry.blobs import BlobService
+from layover.registry.manifests import Audience
 
 
 class BlobRoutes:
@@ -35,8 +36,10 @@ class BlobRoutes:
 
     async def _get(self, request: Request) -> Response:
         repository, digest = repository_of(request), Digest.parse(request.path_params["digest"])
-        await self._authenticator.authorize(request, repository, Action.PULL)
-        size = await self._blobs.size(repository, digest)
+        reader = await self._authenticator.reader(request, repository)
+        may_push = reader.audience is not Audience.READER
+        blob = await self._blobs.find(repository, digest, may_push=may_push)
+        size = blob.size_bytes
         etag = f'"{digest}"'
         headers = {
             "Docker-Content-Digest": str(digest),
@@ -55,7 +58,7 @@ class BlobRoutes:
         headers["Content-Length"] = str(part.stop - part.start)
         if request.method == "HEAD":
             return Response(status_code=status, headers=headers)
-        return _BlobResponse(status, headers, self._blobs.read(digest, part.start, part.stop))
+        return _BlobResponse(status, headers, self._blobs.read(blob, part.start, part.stop))
 
     async def _delete(self, request: Request) -> Response:
         repository, digest = repository_of(request), Digest.parse(request.path_params["digest"])

@@ -2,6 +2,7 @@
 (distribution-spec v1.1.1, "Pulling manifests", "Pushing Manifests", "Content Discovery")."""
 
 from collections.abc import Mapping
+from email.utils import format_datetime
 from http import HTTPStatus
 from urllib.parse import urlencode
 
@@ -50,14 +51,19 @@ class ManifestRoutes:
     async def _get(self, request: Request) -> Response:
         repository = repository_of(request)
         reference = parse_reference(request.path_params["reference"])
-        await self._authenticator.authorize(request, repository, Action.PULL)
-        stored = await self._manifests.find(repository, reference)
+        reader = await self._authenticator.reader(request, repository)
+        stored = await self._manifests.find(repository, reference, reader.audience)
+        if reader.project.policy.extends_on_pull and request.method == "GET":
+            await self._manifests.extend_pulled(repository, stored.digest)
         etag = f'"{stored.digest}"'
         headers = {
             "Docker-Content-Digest": str(stored.digest),
             "ETag": etag,
             "Content-Type": stored.media_type,
         }
+        if stored.expires_at is not None:
+            # RFC 8594: when it is gone, to the second.
+            headers["Sunset"] = format_datetime(stored.expires_at, usegmt=True)
         if matches(request.headers.get("if-none-match"), etag):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         # Starlette leaves the body out of a HEAD's answer and keeps its length.

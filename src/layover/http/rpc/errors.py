@@ -15,6 +15,8 @@ from layover.builds.errors import (
     BuildEnded,
     BuildersUnavailable,
     BuilderUnhealthy,
+    BuildGone,
+    BuildNotEnded,
     BuildNotSaved,
     BuildStillRunning,
     BuildUnknown,
@@ -27,6 +29,7 @@ from layover.builds.errors import (
 )
 from layover.errors import LayoverError, StorageFull, StorageUnavailable
 from layover.identity.models import ActionDenied, ProjectUnknown, Unauthenticated
+from layover.identity.retention import InvalidRetention
 from layover.oci.names import InvalidTag
 
 Request = TypeVar("Request")
@@ -35,6 +38,8 @@ Response = TypeVar("Response")
 CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     ActionDenied: Code.PERMISSION_DENIED,
     BuildEnded: Code.FAILED_PRECONDITION,
+    BuildGone: Code.NOT_FOUND,
+    BuildNotEnded: Code.FAILED_PRECONDITION,
     BuildNotSaved: Code.FAILED_PRECONDITION,
     BuildStillRunning: Code.FAILED_PRECONDITION,
     BuildUnknown: Code.NOT_FOUND,
@@ -44,6 +49,7 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     EngineUnsupported: Code.UNIMPLEMENTED,
     InvalidBuildRequest: Code.INVALID_ARGUMENT,
     InvalidPageToken: Code.INVALID_ARGUMENT,
+    InvalidRetention: Code.INVALID_ARGUMENT,
     InvalidTag: Code.INVALID_ARGUMENT,
     NoBuilderConfigured: Code.FAILED_PRECONDITION,
     ProjectNotGiven: Code.INVALID_ARGUMENT,
