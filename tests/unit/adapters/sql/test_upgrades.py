@@ -198,7 +198,7 @@ def test_0001_a_retention_retains_all_that_it_reaches_and_nothing_else(first: Up
     assert set(found) == expected
     assert len(found) == len(expected)
     # So nothing is left that nobody knows why it is there.
-    retained = {place for _, *place in map(list, found) for place in [tuple(place)]}
+    retained = {(repository_id, digest) for _, repository_id, digest in found}
     everything = {(row["repository_id"], row["digest"]) for row in first.before["manifests"]}
     assert retained == everything
     assert {row["check_at"] for row in first.after["manifests"]} == {None}
@@ -246,8 +246,9 @@ def _last_push(tables: dict[str, Rows], manifest: dict[str, Any]) -> int | None:
         for tag in tables["tags"]
         if (tag["repository_id"], tag["digest"]) == (repository_id, digest)
     ]
+    pushed_at: int = manifest["pushed_at"]
     if pushed := [tag["updated_at"] for tag in tags if tag["build_id"] is None]:
-        return max(manifest["pushed_at"], *pushed)
+        return max(pushed_at, *pushed)
     is_child = any(
         (row["repository_id"], row["digest"], row["kind"]) == (repository_id, digest, "manifest")
         for row in tables["manifest_references"]
@@ -256,5 +257,4 @@ def _last_push(tables: dict[str, Rows], manifest: dict[str, Any]) -> int | None:
         (other["repository_id"], other["digest"]) == (repository_id, manifest["subject"])
         for other in tables["manifests"]
     )
-    pushed_at: int = manifest["pushed_at"]
     return None if tags or is_child or has_subject else pushed_at
