@@ -32,5 +32,7 @@ class StorageFull(StorageError):
 class StorageUnavailable(StorageError):
     """A store failed to read or write; trying again may help."""
 
-    def __init__(self) -> None:
-        super().__init__("the server's storage failed: try again, and see the server's log")
+    def __init__(
+        self, reason: str = "the server's storage failed: try again, and see the server's log"
+    ) -> None:
+        super().__init__(reason)

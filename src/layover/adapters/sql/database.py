@@ -1,106 +1,171 @@
 """Transactions on the metadata database.
 
 A transaction is one plain function of a SQLAlchemy connection, run whole in a worker thread:
-one hop a transaction, and the event loop never waits for the database. SQLite has a single
-writer, so its write transactions queue for one thread instead of colliding on its lock.
+one hop a transaction, and the event loop never waits for the database. It may be run more than
+once, on PostgreSQL, so it changes nothing but the database: transactions there happen as if one
+after the other (SERIALIZABLE), and one that met another is done again.
 """
 
 import asyncio
-import os
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+import random
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import structlog
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, Table, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import DBAPIError
 
+from layover.adapters.sql.engines import connect
+from layover.adapters.sql.failures import Failure, failure_of
 from layover.errors import StorageFull, StorageUnavailable
 
 Result = TypeVar("Result")
 Work = Callable[[Connection], Result]
 
-_READERS = 4
+# How long a transaction is done again, from when it was asked for, by why it failed.
+_PATIENCE_SECONDS = {
+    Failure.CONFLICT: 30.0,
+    # As long as a restart of PostgreSQL takes. Whoever asks waits as long for an answer.
+    Failure.LOST: 10.0,
+}
+_FIRST_PAUSE_SECONDS = 0.01
+_LONGEST_PAUSE_SECONDS = 1.0
+
+# More often than that a row that is there already is this transaction's own bug.
+_MAX_DUPLICATES = 3
+
+# A database that does not answer for so long is not there.
+_PING_SECONDS = 5
 
 _log = structlog.get_logger(__name__)
 
 
 class Database:
-    """A metadata database; `url` is SQLAlchemy's, `sqlite:///FILE` for the embedded default."""
+    """A metadata database; `url` is `sqlite:///FILE`, or `postgresql://...` as libpq reads it."""
 
     def __init__(self, url: str | URL) -> None:
-        self._engine = create_engine(url, pool_size=_READERS, max_overflow=0)
-        self._write_engine = self._engine
-        self._reads = ThreadPoolExecutor(_READERS, thread_name_prefix="sql-read")
-        self._writes = self._reads
-        self._lookup_engine: Engine | None = None
+        """Nothing is connected yet. Raises InvalidDatabaseUrl."""
+        self._engines = connect(url)
+        self._reads = ThreadPoolExecutor(self._engines.readers, thread_name_prefix="sql-read")
+        self._writes = ThreadPoolExecutor(self._engines.writers, thread_name_prefix="sql-write")
         self._lookups: Connection | None = None
-        if self._engine.dialect.name == "sqlite":
-            if self._engine.url.database:
-                # SQLite would make it readable for everybody, and keys are in it; what it
-                # makes beside it is as readable as this.
-                os.close(os.open(self._engine.url.database, os.O_CREAT | os.O_RDWR, 0o600))
-            self._write_engine = create_engine(url, pool_size=1, max_overflow=0)
-            self._writes = ThreadPoolExecutor(1, thread_name_prefix="sql-write")
-            _prepare_sqlite(self._engine, begin="BEGIN")
-            # IMMEDIATE takes the write lock at once: a transaction that reads first never
-            # fails half-way because another process wrote in between.
-            _prepare_sqlite(self._write_engine, begin="BEGIN IMMEDIATE")
-            # No BEGIN: a transaction left open would see an old state of the database for ever.
-            self._lookup_engine = create_engine(url, pool_size=1, max_overflow=0)
-            _prepare_sqlite(self._lookup_engine, begin=None)
+        self._refusal: str | None = None
+        # Whether the last attempt found no connection.
+        self._is_lost = False
 
     @property
     def engine(self) -> Engine:
         """The engine that writes; for migrations."""
-        return self._write_engine
+        return self._engines.writes
 
     async def read(self, work: Work[Result]) -> Result:
-        """Run `work` in a transaction that only reads.
+        """Run `work` in a transaction that only reads, all of it one state of the database.
 
         Raises StorageUnavailable when the database does not answer.
         """
-        return await _in_thread(self._reads, lambda: _transact(self._engine, work))
+        return await self._repeat(self._reads, self._engines.reads, work)
 
     async def look_up(self, work: Work[Result]) -> Result:
         """Run `work`, one query of a few rows by their key, where that costs least.
 
         Raises StorageUnavailable when the database does not answer.
         """
-        if self._lookup_engine is None:
-            return await self.read(work)
+        if not self._engines.looks_up_inline:
+            return await self._repeat(self._reads, self._engines.lookups, work)
         # On SQLite right here: the query takes a tenth of what the way to a thread and back
         # takes, for its own sake and because threads wait for the interpreter's lock.
-        with _translated():
+        self._check()
+        try:
             if self._lookups is None:
-                self._lookups = self._lookup_engine.connect()
+                self._lookups = self._engines.lookups.connect()
             return work(self._lookups)
+        except DBAPIError as error:
+            _fail(error)
 
     async def write(self, work: Work[Result]) -> Result:
         """Run `work` in a transaction and commit it durably; an exception rolls it back.
 
-        Raises StorageFull or StorageUnavailable, with nothing kept.
+        Raises StorageFull or StorageUnavailable, with nothing kept; but when the connection was
+        lost during the commit, nobody knows, and it is StorageUnavailable too.
         """
-        return await _in_thread(self._writes, lambda: _transact(self._write_engine, work))
+        return await self._repeat(self._writes, self._engines.writes, work)
 
     async def ping(self) -> None:
-        """Raise StorageUnavailable unless the database answers."""
-        await self.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
+        """Raise StorageUnavailable unless the database answers, soon."""
+        self._check()
+        await self.probe(lambda connection: connection.execute(text("SELECT 1")))
+
+    async def probe(self, work: Work[Result]) -> Result:
+        """Run a query or two at once or not at all, also while everything else is refused.
+
+        Raises StorageUnavailable when the database does not answer soon.
+        """
+        try:
+            async with asyncio.timeout(_PING_SECONDS):
+                return await _in_thread(self._reads, lambda: _attempt(self._engines.lookups, work))
+        except TimeoutError:
+            raise StorageUnavailable("the database does not answer") from None
+        except DBAPIError as error:
+            _fail(error)
+
+    def refuse(self, reason: str | None) -> None:
+        """From now on raise StorageUnavailable with this reason, until it is None."""
+        self._refusal = reason
 
     def close(self) -> None:
         """Wait for what runs and close every connection."""
-        for executor in {self._reads, self._writes}:
+        for executor in (self._reads, self._writes):
             executor.shutdown()
         if self._lookups is not None:
             self._lookups.close()
-        for engine in {self._engine, self._write_engine, self._lookup_engine}:
-            if engine is not None:
-                engine.dispose()
+        self._engines.dispose()
+
+    def _check(self) -> None:
+        if self._refusal is not None:
+            raise StorageUnavailable(self._refusal)
+
+    async def _repeat(
+        self, executor: ThreadPoolExecutor, engine: Engine, work: Work[Result]
+    ) -> Result:
+        """Run `work` again and again until it went through, or its failure is not to be mended."""
+        asked_at = time.monotonic()
+        pause = _FIRST_PAUSE_SECONDS
+        duplicates = 0
+
+        def attempt() -> Result:
+            if self._is_lost and time.monotonic() - asked_at > _PATIENCE_SECONDS[Failure.LOST]:
+                # It waited for a thread behind others that waited for a connection in vain.
+                raise StorageUnavailable
+            result = _attempt(engine, work)
+            if self._is_lost:
+                _log.warning("database_found_again")
+            self._is_lost = False
+            return result
+
+        while True:
+            self._check()
+            try:
+                # A caller that is canceled leaves a transaction that has begun to run to its end.
+                return await _in_thread(executor, attempt)
+            except DBAPIError as error:
+                failure = failure_of(error)
+                if failure is Failure.LOST and not self._is_lost:
+                    _log.warning("database_lost", error=str(error.orig))
+                self._is_lost = failure is Failure.LOST
+                duplicates += failure is Failure.DUPLICATE
+                waited = time.monotonic() - asked_at
+                if failure is Failure.DUPLICATE:
+                    is_worth_it = duplicates < _MAX_DUPLICATES
+                else:
+                    is_worth_it = waited < _PATIENCE_SECONDS.get(failure, 0)
+                if not is_worth_it:
+                    _fail(error)
+            # Apart from each other, those who met do not meet again.
+            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311  # no secret
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 def insert_or_ignore(connection: Connection, table: Table, **values: object) -> None:
@@ -118,58 +183,31 @@ def insert_or_ignore_all(
 
 
 async def _in_thread(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
-    # A caller that is canceled leaves a transaction that has begun to run to its end.
     return await asyncio.get_running_loop().run_in_executor(executor, call)
 
 
-def _transact(engine: Engine, work: Work[Result]) -> Result:
-    with _translated(), engine.begin() as connection:
-        return work(connection)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn the driver's exceptions about the medium into ours."""
-    try:
-        yield
-    except DBAPIError as error:
-        if not _is_of_the_medium(error):
+def _attempt(engine: Engine, work: Work[Result]) -> Result:
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        result = work(connection)
+        try:
+            transaction.commit()
+        except DBAPIError as error:
+            if failure_of(error) is Failure.LOST:
+                # It may have been committed or not. Done again it could answer wrongly, as a
+                # deletion that finds nothing would.
+                _log.error("commit_outcome_unknown", error=str(error.orig))
+                raise StorageUnavailable from error
             raise
-        if _is_full(error):
-            raise StorageFull from error
-        _log.error("database_failed", error=str(error.orig))
-        raise StorageUnavailable from error
+        return result
 
 
-def _is_of_the_medium(error: DBAPIError) -> bool:
-    """Whether the database failed; a statement that it refused is a bug of ours."""
-    # A damaged file is a plain DatabaseError, the class above all the others.
-    return isinstance(error, OperationalError) or type(error) is DatabaseError
-
-
-def _is_full(error: DBAPIError) -> bool:
-    # SQLite's own code for a write that found no room ("Result and Error Codes").
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    return code == sqlite3.SQLITE_FULL
-
-
-def _prepare_sqlite(engine: Engine, begin: str | None) -> None:
-    @event.listens_for(engine, "connect")
-    def connect(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
-        assert isinstance(connection, sqlite3.Connection)
-        # The driver's own BEGIN comes too late and never for reads; ours is below.
-        connection.isolation_level = None
-        for pragma in (
-            "journal_mode=WAL",
-            # What was acknowledged survives a power cut, not only a crash of the process.
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            "busy_timeout=10000",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    if begin is not None:
-
-        @event.listens_for(engine, "begin")
-        def start(connection: Connection) -> None:
-            connection.exec_driver_sql(begin)
+def _fail(error: DBAPIError) -> NoReturn:
+    """Raise the exception that callers know for the driver's; itself where it is a bug of ours."""
+    failure = failure_of(error)
+    if failure in (Failure.BUG, Failure.DUPLICATE):
+        raise error
+    if failure is Failure.FULL:
+        raise StorageFull from error
+    _log.error("database_failed", error=str(error.orig))
+    raise StorageUnavailable from error

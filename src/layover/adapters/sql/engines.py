@@ -1,0 +1,184 @@
+"""How each database is connected to: isolation, durability, and how long anything may take.
+
+SQLite has a single writer, so one connection writes, behind it a thread of its own. PostgreSQL
+has many: any thread may write, and whoever collides does it again (see database.py).
+"""
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.string import StrDumper
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
+_SQLITE_READERS = 4
+
+# Connections of one replica; 100 are PostgreSQL's default for all of its clients.
+_POSTGRESQL_READERS = 8
+_POSTGRESQL_WRITERS = 8
+
+# What libpq is told where the URL says nothing else ("Parameter Key Words"): a server that is
+# gone without a word is given up on, in connecting and in the midst of a query.
+_CONNECTION_DEFAULTS = {
+    "application_name": "layover",
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+
+# Nothing waits for ever: not a statement, not for a lock, and not PostgreSQL for a server that was
+# suspended in the middle of a transaction and holds its locks.
+_SESSION = (
+    "SET statement_timeout = '60s'",
+    "SET lock_timeout = '10s'",
+    "SET idle_in_transaction_session_timeout = '60s'",
+)
+
+
+class InvalidDatabaseUrl(ValueError):
+    """The URL is none. What it holds is not repeated: a password may be in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The connections to one database, by what they are for, and how many threads use each."""
+
+    # Transactions that see one state of the database from their first query to their last.
+    reads: Engine
+    readers: int
+    # Transactions that have happened one after the other.
+    writes: Engine
+    writers: int
+    # Single queries, each of the latest state.
+    lookups: Engine
+    # Whether a look-up is too quick to be worth a thread.
+    looks_up_inline: bool
+
+    def dispose(self) -> None:
+        """Close every connection that nobody uses."""
+        for engine in (self.reads, self.writes, self.lookups):
+            engine.dispose()
+
+
+def connect(url: str | URL) -> Engines:
+    """Prepare the connections; none is made. `url` is `postgresql://...` or `sqlite:///FILE`.
+
+    Raises InvalidDatabaseUrl.
+    """
+    if isinstance(url, str) and url.startswith(("postgresql://", "postgres://")):
+        return _postgresql(url)
+    return _sqlite(make_url(url))
+
+
+# --- SQLite ---------------------------------------------------------------------------------
+
+
+def _sqlite(url: URL) -> Engines:
+    if url.database:
+        # SQLite would make it readable for everybody, and keys are in it; what it makes beside
+        # it is as readable as this.
+        os.close(os.open(url.database, os.O_CREAT | os.O_RDWR, 0o600))
+    return Engines(
+        reads=_sqlite_engine(url, _SQLITE_READERS, begin="BEGIN"),
+        readers=_SQLITE_READERS,
+        # IMMEDIATE takes the write lock at once: a transaction that reads first never fails
+        # half-way because another process wrote in between.
+        writes=_sqlite_engine(url, 1, begin="BEGIN IMMEDIATE"),
+        writers=1,
+        # No BEGIN: a transaction left open would see an old state of the database for ever.
+        lookups=_sqlite_engine(url, 1, begin=None),
+        looks_up_inline=True,
+    )
+
+
+def _sqlite_engine(url: URL, connections: int, begin: str | None) -> Engine:
+    engine = create_engine(url, pool_size=connections, max_overflow=0, hide_parameters=True)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+        assert isinstance(connection, sqlite3.Connection)
+        # The driver's own BEGIN comes too late and never for reads; ours is below.
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            # What was acknowledged survives a power cut, not only a crash of the process.
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "busy_timeout=10000",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    if begin is not None:
+
+        @event.listens_for(engine, "begin")
+        def start(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)
+
+    return engine
+
+
+# --- PostgreSQL -----------------------------------------------------------------------------
+
+
+class _TextDumper(StrDumper):
+    """Text without NUL, which PostgreSQL cannot keep: asked for, it is nowhere to be found."""
+
+    def dump(self, obj: str) -> Buffer | None:
+        return super().dump(obj.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+
+
+def _postgresql(url: str) -> Engines:
+    try:
+        # libpq's own reading of it: several hosts, sockets, sslmode, a service, and a password
+        # from PGPASSWORD or ~/.pgpass, all work as they do for psql.
+        parameters = {**_CONNECTION_DEFAULTS, **conninfo_to_dict(url)}
+    except psycopg.Error:
+        raise InvalidDatabaseUrl(
+            "no URL of a PostgreSQL database: expected postgresql://USER@HOST:PORT/DATABASE,"
+            " with whatever is no letter or digit in a password as %2F is for /"
+        ) from None
+    reading = _postgresql_engine(parameters, _POSTGRESQL_READERS)
+    return Engines(
+        # One snapshot for all the queries of a transaction, as SQLite gives it. It never fails for
+        # what others write, which SERIALIZABLE could.
+        reads=reading.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        ),
+        readers=_POSTGRESQL_READERS,
+        writes=_postgresql_engine(parameters, _POSTGRESQL_WRITERS).execution_options(
+            isolation_level="SERIALIZABLE"
+        ),
+        writers=_POSTGRESQL_WRITERS,
+        # A statement sees what was committed before it, without the way there and back for BEGIN.
+        lookups=reading.execution_options(isolation_level="AUTOCOMMIT"),
+        looks_up_inline=False,
+    )
+
+
+def _postgresql_engine(parameters: dict[str, Any], connections: int) -> Engine:
+    # The URL stays out of SQLAlchemy's: it would be in messages, with what is in it.
+    engine = create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(**parameters),
+        pool_size=connections,
+        max_overflow=0,
+        hide_parameters=True,
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+        assert isinstance(connection, psycopg.Connection)
+        for statement in _SESSION:
+            connection.execute(statement)
+        connection.commit()
+        connection.adapters.register_dumper(str, _TextDumper)
+
+    return engine
