@@ -13,7 +13,7 @@ LISTEN ?= 127.0.0.1:5000
 # Extra arguments: make test ARGS="-k docker -x", make serve ARGS="--tls-cert ..."
 ARGS ?=
 
-.PHONY: help install engines demo serve test lint format bench proto docs lock clean dev
+.PHONY: help install engines demo serve test lint format bench soak proto docs lock clean dev
 
 help: ## list the tasks
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ format: dev ## format the code and fix what ruff can fix
 bench: dev ## measure Layover beside its peers (ARGS="manifest-by-tag --rounds 3")
 	@scripts/install-engines bench
 	@$(VENV)/python -m bench $(ARGS)
+
+soak: dev ## load and faults for as long as one likes (ARGS="--events 100000", ARGS=--help)
+	@scripts/install-engines
+	@$(VENV)/python -m tests.soak $(ARGS)
 
 proto: dev ## generate src/layover/rpc from proto/
 	@scripts/generate-rpc

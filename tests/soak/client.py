@@ -1,0 +1,161 @@
+"""A registry client: one request at a time, to the replicas in turn, each timed and recorded."""
+
+import asyncio
+import hashlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+
+from pyqwest import Client, HTTPTransport, RemoteProtocolError
+
+from tests.soak.journal import Journal, Lost, Violation
+
+_TIMEOUT_SECONDS = 60
+
+# A client that finds a replica gone tries the next one; all of them are never gone for long.
+_ATTEMPTS = 8
+_PAUSE_SECONDS = 0.2
+
+_LOST = (ConnectionError, TimeoutError, RemoteProtocolError, OSError)
+
+# Of the errors, what a proxy or a server says when the next try may well succeed.
+_AGAIN = frozenset({502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response and when it was asked for and had, in seconds since the epoch."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    digest: str
+    """Of the body, which a `download` does not keep."""
+    began: float
+    ended: float
+
+    @property
+    def location(self) -> str:
+        """The path, with its query, that the response leads to."""
+        parts = urlsplit(self.headers["location"])
+        return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+
+class RegistryClient:
+    """Speaks to the replicas in turn. Shared by all actors; close it, or use it as a context."""
+
+    def __init__(
+        self, urls: Sequence[str], token: str, journal: Journal, *, replicas_die: bool = False
+    ) -> None:
+        """`replicas_die` says that servers are killed on purpose: requests may be lost."""
+        self._urls = itertools.cycle(urls)
+        self._journal = journal
+        self._headers = {"authorization": f"Bearer {token}"}
+        self.replicas_die = replicas_die
+        self._transport = HTTPTransport(
+            timeout=_TIMEOUT_SECONDS,
+            pool_max_idle_per_host=256,
+            follow_redirects=False,
+            enable_gzip=False,
+            enable_brotli=False,
+            enable_zstd=False,
+            enable_otel=False,
+        )
+        self._http = Client(self._transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._transport.aclose()
+
+    async def once(
+        self,
+        method: str,
+        path: str,
+        body: bytes | AsyncIterator[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        keep_body: bool = True,
+        token: str | None = None,
+    ) -> Answer:
+        """Send one request. Raises Lost."""
+        url = next(self._urls)
+        began = time.time()
+        sent = {**self._headers, **(headers or {})}
+        if token is not None:
+            sent["authorization"] = f"Bearer {token}"
+        hash_, kept = hashlib.sha256(), bytearray()
+        status: int | str = "lost"
+        try:
+            async with self._http.stream(method, url + path, sent, body) as response:
+                status = response.status
+                async for piece in response.content:
+                    hash_.update(piece)
+                    if keep_body or status >= 300:
+                        kept += piece
+        except _LOST as error:
+            status = f"lost: {type(error).__name__}"
+            raise Lost(f"{method} {url}{path}: {error!r}") from error
+        finally:
+            ended = time.time()
+            self._journal.request(method, url, path, status, began, ended)
+        found = {name.lower(): value for name, value in response.headers.items()}
+        digest = f"sha256:{hash_.hexdigest()}"
+        return Answer(response.status, found, bytes(kept), digest, began, ended)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        keep_body: bool = True,
+        token: str | None = None,
+    ) -> Answer:
+        """Send what may be sent twice, again where a replica was killed under it.
+
+        The answer's `began` is the first try's: what that one did is not known.
+        """
+        began = time.time()
+        for attempt in range(_ATTEMPTS):
+            try:
+                answer = await self.once(
+                    method, path, body, headers, keep_body=keep_body, token=token
+                )
+                if not self.replicas_die or answer.status not in _AGAIN:
+                    return Answer(
+                        answer.status,
+                        answer.headers,
+                        answer.body,
+                        answer.digest,
+                        began,
+                        answer.ended,
+                    )
+            except Lost:
+                if not self.replicas_die:
+                    raise
+            await asyncio.sleep(_PAUSE_SECONDS * (attempt + 1))
+        raise Lost(f"{method} {path}: {_ATTEMPTS} tries")
+
+    def fine(self, answer: Answer, expected: int, what: str) -> Answer:
+        """The answer, if it is the expected one. Raises Violation, or Lost where `again` helps."""
+        if answer.status == expected:
+            return answer
+        said = f"{what}: {answer.status} instead of {expected}: {answer.body[:300]!r}"
+        raise Lost(said) if self.replicas_die and answer.status in _AGAIN else Violation(said)
+
+    async def again(self, work: Callable[[], Awaitable[None]], what: str) -> None:
+        """Do work of several requests, from its start where a killed replica broke it off."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await work()
+            except Lost:
+                if not self.replicas_die:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS * (attempt + 1))
+        raise Lost(f"{what}: {_ATTEMPTS} tries")
