@@ -1,12 +1,22 @@
 """The one settings object of a server: defaults, then layover.toml, then LAYOVER_*, then flags."""
 
+import os
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -16,6 +26,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as EnvironmentUnreadable
 
+from layover import settings_problems
 from layover.errors import LayoverError
 
 # A name, an IPv4 address, or an IPv6 address in brackets.
@@ -56,6 +67,13 @@ def parse_duration(value: object) -> object:
     return duration
 
 
+def check_duration(duration: timedelta) -> timedelta:
+    """Refuse what no calendar has, also where it was given in seconds."""
+    if abs(duration) > _LONGEST:
+        raise ValueError(f"expected at most {_LONGEST.days}d, not {duration.days}d")
+    return duration
+
+
 def parse_size(value: object) -> object:
     """Read `500MiB` or `20GiB` as a number of bytes; leave what is no text to pydantic."""
     if not isinstance(value, str):
@@ -66,8 +84,8 @@ def parse_size(value: object) -> object:
     return int(match[1]) << _SIZES[match[2].lower()]
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-Size = Annotated[int, BeforeValidator(parse_size)]
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(check_duration)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 
 
 class BuilderSettings(BaseModel):
@@ -134,6 +152,13 @@ class Settings(BaseSettings):
         default=timedelta(seconds=60),
         description="How often what has expired is cleaned up.",
     )
+    gc_grace: Duration = Field(
+        default=timedelta(hours=1),
+        description=(
+            "How long a blob stays for a client that was told that it is there to name it in a"
+            " manifest."
+        ),
+    )
     upload_lifetime: Duration = Field(
         default=timedelta(hours=24),
         description="How long an upload session that nobody continues is kept.",
@@ -193,7 +218,7 @@ class Settings(BaseSettings):
         names = [builder.name for builder in self.builders]
         if len(set(names)) < len(names):
             raise ValueError("two builders have the same name")
-        for field in ("reaper_interval", "upload_lifetime", "build_client_timeout"):
+        for field in ("reaper_interval", "gc_grace", "upload_lifetime", "build_client_timeout"):
             if getattr(self, field) <= timedelta(0):
                 raise ValueError(f"{field} has to be longer than 0s")
         for field in ("shutdown_timeout", "builder_wait"):
@@ -249,13 +274,18 @@ def load(config_path: Path | None = None, overrides: dict[str, Any] | None = Non
         arguments: dict[str, Any] = {_CONFIG_PATH: config_path or DEFAULT_CONFIG_PATH}
         return Settings(**arguments, **(overrides or {}))
     except ValidationError as error:
-        problems = (
-            f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: "
-            f"{problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors()
-        )
-        raise SettingsError("; ".join(problems)) from error
+        raise SettingsError(settings_problems.explain(error, Settings)) from error
     except EnvironmentUnreadable as error:
         raise SettingsError(f"{error}: {error.__cause__}") from error
     except (ValueError, OSError) as error:  # malformed TOML, or no permission to read it
         raise SettingsError(f"{config_path or DEFAULT_CONFIG_PATH}: {error}") from error
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str | None]:
+    """The LAYOVER_* variables that nothing reads, each with the one that was probably meant.
+
+    They are for a warning. A file is the server's alone, so an unknown key in it is an error; an
+    environment is shared with clients, scripts and other releases, whose variables must not keep
+    a server from starting.
+    """
+    return settings_problems.unknown_variables(environment, Settings)

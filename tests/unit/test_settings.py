@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layover.settings import Settings, SettingsError, load, parse_duration, parse_size
+from layover.settings import (
+    Settings,
+    SettingsError,
+    load,
+    parse_duration,
+    parse_size,
+    unknown_variables,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +133,25 @@ def test_builders_are_tables_of_the_file(tmp_path: Path) -> None:
         ('log_format = "xml"', "log_format"),
         ('tls_cert = "cert.pem"', "tls_key"),
         ('tls_cert = "no.pem"\ntls_key = "no.pem"', "no.pem"),
-        ('lisen = "127.0.0.1:5000"', "lisen"),
+        ("reaper_interval = 4000000000", "at most 36500d"),
+        ('gc_grace = "0s"', "gc_grace has to be longer than 0s"),
+        ("builder_cache = -1", "builder_cache: Input should be greater than or equal to 0"),
+        ('lisen = "127.0.0.1:5000"', "lisen: no such setting; did you mean listen?"),
+        ('reaper-interval = "5m"', "reaper-interval: no such setting; did you mean reaper_interv"),
+        ('repear_intervall = "5m"', "did you mean reaper_interval?"),
+        ("[server]\nlisten = 5", "server: no such setting; there are build_client_timeout, "),
+        (
+            '[[builders]]\nname = "a"\nadress = "tcp://10.0.0.1:1"',
+            "builders.0.adress: no such setting; did you mean address?",
+        ),
+        (
+            '[[builders]]\nname = "a"\naddress = "tcp://10.0.0.1:1"\ncolour = "red"',
+            "builders.0.colour: no such setting; there are address, ca_cert, cert, ",
+        ),
+        (
+            '[[builders]]\nname = "a"\naddress = "tcp://10.0.0.1:1"\nlisten = "127.0.0.1:1"',
+            "builders.0.listen: no setting of builders: as the server's own, it goes above",
+        ),
         ("listen", "layover.toml"),
         ("\x00", "layover.toml"),
         ('[[builders]]\nname = "a"', "builders.0.address"),
@@ -163,6 +188,37 @@ def test_a_wrong_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(SettingsError, match="builders") as refused:
         load()
     assert "layover.toml" not in str(refused.value)
+
+
+def test_a_wrong_table_in_the_environment_is_named_as_one_in_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LAYOVER_BUILDERS", '[{"name": "a", "adress": "tcp://10.0.0.1:1"}]')
+    with pytest.raises(SettingsError, match=r"builders\.0\.adress: .*did you mean address\?"):
+        load()
+
+
+def test_a_variable_that_nothing_reads_is_told_with_the_one_that_was_meant() -> None:
+    environment = {
+        "LAYOVER_REAPER_INTERVALL": "5m",
+        "layover_data_folder": "data",
+        "LAYOVER_COLOUR": "red",
+        "LAYOVER_TOKENS": "secret",
+        "NOT_LAYOVER_LISTEN": "",
+    }
+    assert unknown_variables(environment) == {
+        "LAYOVER_COLOUR": None,
+        "LAYOVER_REAPER_INTERVALL": "LAYOVER_REAPER_INTERVAL",
+        "LAYOVER_TOKENS": "LAYOVER_TOKEN",
+        "layover_data_folder": "LAYOVER_DATA_DIR",
+    }
+
+
+def test_every_setting_and_what_the_client_reads_is_a_known_variable() -> None:
+    names = [*Settings.model_fields, "url", "token", "project_id", "config_dir", "debug"]
+    known = {f"LAYOVER_{name.upper()}": "" for name in names}
+    assert unknown_variables(known) == {}
+    assert unknown_variables({name.lower(): "" for name in known}) == {}
 
 
 @pytest.mark.parametrize(

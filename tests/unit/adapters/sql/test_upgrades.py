@@ -248,7 +248,8 @@ def _last_push(tables: dict[str, Rows], manifest: dict[str, Any]) -> int | None:
     ]
     pushed_at: int = manifest["pushed_at"]
     if pushed := [tag["updated_at"] for tag in tags if tag["build_id"] is None]:
-        return max(pushed_at, *pushed)
+        pushed_at = max(pushed_at, *pushed)
+        return pushed_at
     is_child = any(
         (row["repository_id"], row["digest"], row["kind"]) == (repository_id, digest, "manifest")
         for row in tables["manifest_references"]
