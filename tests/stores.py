@@ -1,27 +1,31 @@
-"""The embedded stores on a folder of a test's own, with projects that repositories can be in."""
+"""The stores on a folder and a database of a test's own, with projects that repositories can be in."""
 
 import json
+import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
 from layover.adapters.blobs.files import FileBlobStore
-from layover.adapters.sql.database import Database
+from layover.adapters.sql.database import Database, insert_or_ignore
 from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.migrate import migrate
 from layover.adapters.sql.registry import SqlRegistryStore
 from layover.adapters.sql.schema import builds, organizations, projects
+from layover.adapters.sql.uploads import SqlUploadStore
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_INDEX, OCI_MANIFEST, parse_manifest
 from layover.oci.names import RepositoryName, Tag
-from layover.registry.models import StoredManifest, Upload
+from layover.registry.models import StoredBlob, StoredManifest, Upload
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+LEASE = timedelta(hours=1)
+RETENTION, MAX_RETENTION = timedelta(days=7), timedelta(days=365)
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 
@@ -32,25 +36,41 @@ FOREIGN = RepositoryName("foreign/app")
 
 @dataclass(frozen=True)
 class Stores:
-    """One data folder, opened."""
+    """One data folder and its database, opened."""
 
     folder: Path
+    database_url: str
     database: Database
     identity: SqlIdentityStore
     registry: SqlRegistryStore
+    uploads: SqlUploadStore
     blobs: FileBlobStore
+
+    def replica(self) -> AbstractContextManager["Stores"]:
+        """Open them once more, as another process does."""
+        return opened(self.folder, self.database_url)
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Stores]:
-    """Open the stores of a data folder; again and again on the same one, as processes do."""
-    database = Database(f"sqlite:///{folder / 'layover.db'}")
+def opened(folder: Path, database_url: str | None = None) -> Iterator[Stores]:
+    """Open the stores of a data folder; again and again on the same one, as processes do.
+
+    The database is the folder's own (SQLite) unless another one is given.
+    """
+    database_url = database_url or f"sqlite:///{folder / 'layover.db'}"
+    database = Database(database_url)
     blobs = FileBlobStore(folder / "blobs")
     try:
         migrate(database.engine)
         _add_projects(database)
         yield Stores(
-            folder, database, SqlIdentityStore(database), SqlRegistryStore(database), blobs
+            folder,
+            database_url,
+            database,
+            SqlIdentityStore(database),
+            SqlRegistryStore(database),
+            SqlUploadStore(database),
+            blobs,
         )
     finally:
         database.close()
@@ -66,9 +86,19 @@ def _add_projects(database: Database) -> None:
 def _add(connection: Connection, organization_id: str, project_id: str) -> None:
     for table, row in (
         (organizations, {"id": organization_id, "name": organization_id}),
-        (projects, {"id": project_id, "organization_id": organization_id, "name": project_id}),
+        (
+            projects,
+            {
+                "id": project_id,
+                "organization_id": organization_id,
+                "name": project_id,
+                "retention_seconds": RETENTION // timedelta(seconds=1),
+                "max_retention_seconds": MAX_RETENTION // timedelta(seconds=1),
+                "extends_on_pull": False,
+            },
+        ),
     ):
-        connection.execute(insert(table).prefix_with("OR IGNORE").values(**row, created_at=NOW))
+        insert_or_ignore(connection, table, **row, created_at=NOW)
 
 
 async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
@@ -80,11 +110,13 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
 async def push_blob(stores: Stores, repository: RepositoryName, content: bytes) -> Digest:
     """Put a blob's bytes and its link where they belong, with no service in between."""
     digest = Digest.of(content)
-    upload = Upload(f"upload-{digest.hex}", repository, len(content), NOW + timedelta(hours=1))
-    await stores.registry.create_upload(upload, NOW)
-    await stores.blobs.append(upload.id, 0, pieces(content), [])
-    await stores.blobs.publish(upload.id, len(content), digest)
-    await stores.registry.link_upload(upload, digest, NOW)
+    upload_id = secrets.token_hex(16)
+    key = stores.blobs.place(upload_id)
+    upload = Upload(upload_id, repository, NOW + timedelta(hours=1), places=frozenset({key}))
+    await stores.uploads.create_upload(upload, NOW)
+    parts = await stores.blobs.append((), key, pieces(content), [])
+    blob = StoredBlob(digest, len(content), await stores.blobs.publish(parts, key, []))
+    await stores.uploads.link_upload(upload, blob, NOW, LEASE)
     return digest
 
 
@@ -122,14 +154,14 @@ async def add_build(stores: Stores, repository: RepositoryName, build_id: str) -
         "status": "running",
         "command": "build",
         "save": True,
+        "retention_seconds": RETENTION // timedelta(seconds=1),
         "options": "[]",
         "created_at": NOW,
         "seen_at": NOW,
         "step_count": 0,
         "log_size_bytes": 0,
     }
-    statement = insert(builds).prefix_with("OR IGNORE").values(row)
-    await stores.database.write(lambda connection: connection.execute(statement))
+    await stores.database.write(lambda connection: insert_or_ignore(connection, builds, **row))
 
 
 async def put_manifest(

@@ -29,6 +29,7 @@ from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.images import SqlSavedImages
 from layover.adapters.sql.migrate import migrate
 from layover.adapters.sql.registry import SqlRegistryStore
+from layover.adapters.sql.uploads import SqlUploadStore
 from layover.builds.address import PublicAddress
 from layover.builds.builders import BuilderConfig
 from layover.builds.connections import ConnectionService
@@ -48,7 +49,7 @@ from layover.identity.service import IdentityService
 from layover.registry.blobs import BlobService
 from layover.registry.manifests import ManifestService
 from layover.registry.uploads import UploadService
-from layover.settings import Settings
+from layover.settings import Settings, unknown_variables
 from layover.startup import TlsRenewal, check_tls, greeting, keep_admin_token, listening, locked
 
 # A build whose client vanished is noticed this soon after its time has come.
@@ -71,6 +72,8 @@ def serve(settings: Settings) -> int:
     cannot start as it was told, StorageError when its storage fails.
     """
     logs.configure(as_json=_logs_json(settings))
+    for variable, meant in unknown_variables().items():
+        _log.warning("variable_unknown", variable=variable, did_you_mean=meant)
     check_tls(settings)
     with locked(settings.data_dir), listening(settings) as listener:
         # Port 0 lets the system choose; everything else needs to know the choice.
@@ -146,18 +149,21 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
         tenant = await identity.bootstrap(lambda token: keep_admin_token(settings.data_dir, token))
 
         registry_store = SqlRegistryStore(database)
-        blobs = BlobService(registry_store, blob_store, _now)
-        uploads = UploadService(registry_store, blob_store, _now, settings.upload_lifetime)
-        manifests = ManifestService(registry_store, _now)
+        # A lease that is nearly over is not renewed by each answer: what is left of it is the
+        # grace time at least.
+        lease = settings.gc_grace * 1.25
+        blobs = BlobService(registry_store, blob_store, _now, lease)
+        uploads = UploadService(
+            SqlUploadStore(database), blob_store, _now, settings.upload_lifetime, lease
+        )
+        manifests = ManifestService(registry_store, _now, lease)
 
         build_store = SqlBuildStore(database)
         images = SqlSavedImages(database, blob_store)
         address = PublicAddress(settings.url)
-        builds = BuildService(
-            build_store, images, identity, address, _now, settings.build_client_timeout
-        )
+        builds = BuildService(build_store, identity, address, _now, settings.build_client_timeout)
         reports = ReportService(builds, build_store, _now)
-        listing = ListingService(builds, build_store, images)
+        listing = ListingService(builds, build_store, images, _now)
         pulls = PullService(builds, images, identity, address)
         builders: list[Builder] = [*_remote_builders(settings)]
         if not builders:

@@ -1,88 +1,96 @@
-"""What the registry needs: a store of bytes, and a store of what they mean."""
+"""What the registry needs: a store of bytes, and stores of what they mean."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from layover.oci.digest import Digest, Hash
 from layover.oci.manifests import Manifest
 from layover.oci.names import Reference, RepositoryName, Tag
-from layover.registry.models import ReferrerPage, StoredManifest, TagPage, Upload
+from layover.registry.models import (
+    Gone,
+    Part,
+    ReferrerPage,
+    RepositoryPage,
+    StoredBlob,
+    StoredManifest,
+    StoredObject,
+    TagPage,
+    Upload,
+)
 
 
 class BlobStore(Protocol):
-    """Bytes by digest, and the files that grow into them.
+    """Bytes by key, and how an upload's bytes come to be under one.
+
+    Whoever writes under a key has recorded it in the database before, so that whatever a crash
+    leaves has a row that names it, and nobody ever has to look for it. No key is used twice:
+    what is being deleted is never what a later upload brings.
 
     Every method raises StorageFull or StorageUnavailable when the medium fails.
     """
 
-    async def size(self, digest: Digest) -> int | None:
-        """The blob's length in bytes, None when it is not there."""
-        ...
+    @property
+    def grows_in_place(self) -> bool:
+        """Whether an upload has one key, whose bytes grow and are durable once published.
 
-    def read(self, digest: Digest, start: int, stop: int) -> AsyncGenerator[bytes]:
-        """The blob's bytes from `start` up to and without `stop`, in bounded pieces.
-
-        Raises StorageUnavailable where the blob ends before `stop`. What it holds open is
-        given back when it ends or is closed.
+        Otherwise each append has a key of its own, and is durable when it returns.
         """
         ...
 
-    async def delete(self, digest: Digest) -> None:
-        """Remove the blob's bytes; nothing happens when they are not there."""
+    def place(self, upload_id: str) -> str:
+        """The key for the upload's next append, or for what merges its parts."""
+        ...
+
+    async def size(self, key: str) -> int | None:
+        """How many bytes there are under the key, None when there is nothing."""
+        ...
+
+    def read(self, key: str, start: int, stop: int) -> AsyncGenerator[bytes]:
+        """The key's bytes from `start` up to and without `stop`, in bounded pieces.
+
+        Raises StorageUnavailable where they end before `stop`. What it holds open is given
+        back when it ends or is closed.
+        """
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove the key's bytes, and what of them never became whole.
+
+        Nothing happens when they are not there.
+        """
+        ...
+
+    def list_blobs(self) -> AsyncGenerator[StoredObject]:
+        """Everything that takes space, in no order; what comes or goes meanwhile may be missing."""
         ...
 
     async def append(
-        self, upload_id: str, offset: int, chunks: AsyncIterator[bytes], hashes: Sequence[Hash]
-    ) -> int:
-        """Write `chunks` behind the upload's first `offset` bytes, feeding `hashes` alongside.
+        self, parts: Sequence[Part], key: str, chunks: AsyncIterator[bytes], hashes: Sequence[Hash]
+    ) -> tuple[Part, ...]:
+        """Write `chunks` behind `parts` and return the parts that there are then.
 
-        Creates the upload on the first call and returns its new length. What lies behind
-        `offset` from an attempt that was cut off is overwritten.
+        `key` is a place of the upload's. Feeds `hashes` alongside. What lies behind `parts` from
+        an attempt that was cut off is overwritten; parts that are not returned any more are
+        the caller's to delete.
         """
         ...
 
-    async def read_back(self, upload_id: str, size_bytes: int, hash_: Hash) -> None:
-        """Feed the upload's first `size_bytes` bytes to `hash_`."""
-        ...
+    async def publish(self, parts: Sequence[Part], key: str, hashes: Sequence[Hash]) -> str:
+        """Make `parts` the bytes of one key, durably, and return that key.
 
-    async def publish(self, upload_id: str, size_bytes: int, digest: Digest) -> None:
-        """Make the upload the blob `digest`, durably; the caller has verified the bytes.
-
-        Nothing of the blob is visible before all of it is. Publishing a blob that is there
-        already keeps what is there. The upload is gone afterwards.
+        It is the key of the only part, with nothing copied, or else `key`. `hashes` are fed all
+        of the bytes, which have to be read for them.
         """
         ...
 
-    async def discard(self, upload_id: str) -> None:
-        """Remove an upload and give its space back; nothing happens when it is not there."""
-        ...
 
-    async def list_uploads(self) -> frozenset[str]:
-        """The ID of every upload that takes space."""
-        ...
+class UploadStore(Protocol):
+    """Upload sessions, whose requests may each reach another replica: the row is the truth.
 
-
-class RegistryStore(Protocol):
-    """Repositories, links, manifests, tags and upload sessions. Every method is one transaction."""
-
-    async def blob_size(self, repository: RepositoryName, digest: Digest) -> int | None:
-        """The blob's length in bytes if the repository shows it."""
-        ...
-
-    async def link_upload(self, upload: Upload, digest: Digest, now: datetime) -> None:
-        """Show a published upload's blob in its repository and forget the session."""
-        ...
-
-    async def mount_blob(
-        self, source: RepositoryName, target: RepositoryName, digest: Digest, now: datetime
-    ) -> bool:
-        """Link what `source` shows into `target`; False when `source` does not show it."""
-        ...
-
-    async def unlink_blob(self, repository: RepositoryName, digest: Digest) -> None:
-        """Hide the blob from the repository. Raises BlobUnknown, BlobInUse."""
-        ...
+    Every method is one transaction. The keys that a session's end leaves behind are doomed in
+    the same one, and returned: the caller may remove their bytes, the collector does anyway.
+    """
 
     async def create_upload(self, upload: Upload, now: datetime) -> None: ...
 
@@ -92,15 +100,37 @@ class RegistryStore(Protocol):
         """The session, None when it is not this repository's or expired at `now`."""
         ...
 
-    async def resize_upload(self, upload_id: str, size_bytes: int, expires_at: datetime) -> None:
-        """Record how much of the session counts."""
+    async def add_place(self, upload_id: str, key: str) -> None:
+        """Record that a request of the session is about to write under `key`.
+
+        Raises UploadUnknown.
+        """
+        ...
+
+    async def resize_upload(self, before: Upload, after: Upload, now: datetime) -> frozenset[str]:
+        """Record what the session holds now, unless another request did since `before` was read.
+
+        Raises UploadUnknown, UploadBusy, UploadOutOfOrder. Returns the keys of the parts
+        that were superseded.
+        """
         ...
 
     async def renew_uploads(self, upload_ids: Collection[str], expires_at: datetime) -> None:
         """Let those of the sessions that there are expire at `expires_at`."""
         ...
 
-    async def delete_upload(self, upload_id: str) -> None:
+    async def link_upload(
+        self, upload: Upload, blob: StoredBlob, now: datetime, lease: timedelta
+    ) -> None:
+        """Show what became of a session in its repository, and forget the session.
+
+        `upload` is the session as it was read; raises as `resize_upload` does when it is
+        another by now. Bytes that are there already under the same digest are kept, and
+        `blob`'s own are doomed, unless those that are there are known to be damaged.
+        """
+        ...
+
+    async def delete_upload(self, upload_id: str, now: datetime) -> frozenset[str]:
         """Forget the session; nothing happens when there is none."""
         ...
 
@@ -108,40 +138,123 @@ class RegistryStore(Protocol):
         """The IDs of the sessions that have not expired."""
         ...
 
-    async def delete_expired_uploads(self, now: datetime) -> None: ...
+    async def delete_expired_uploads(self, now: datetime) -> frozenset[str]:
+        """Forget the sessions that have expired."""
+        ...
+
+
+class RegistryStore(Protocol):
+    """Repositories, links, manifests and tags. Every method is one transaction."""
+
+    async def find_blob(
+        self, repository: RepositoryName, digest: Digest, now: datetime
+    ) -> StoredBlob | None:
+        """The blob if the repository shows it at `now`."""
+        ...
+
+    async def lease_blob(
+        self, repository: RepositoryName, digest: Digest, now: datetime, lease: timedelta
+    ) -> StoredBlob | None:
+        """As `find_blob`, for a client that may push and will rely on the answer.
+
+        What it is told stays for four fifths of `lease` at least.
+        """
+        ...
+
+    async def mount_blob(
+        self,
+        source: RepositoryName | None,
+        target: RepositoryName,
+        digest: Digest,
+        now: datetime,
+        lease: timedelta,
+    ) -> bool:
+        """Link what `source` shows into `target`, under a lease; False when it shows no such blob.
+
+        Without `source`, what any repository of the target's project shows.
+        """
+        ...
+
+    async def unlink_blob(self, repository: RepositoryName, digest: Digest, now: datetime) -> None:
+        """Hide the blob from the repository's readers. Raises BlobUnknown, BlobInUse."""
+        ...
 
     async def put_manifest(
         self,
         repository: RepositoryName,
         stored: StoredManifest,
         manifest: Manifest,
-        tag: Tag | None,
+        names: Sequence[Tag],
         build_id: str | None,
         now: datetime,
     ) -> None:
-        """Store a manifest and, with `tag`, let the tag name it, all or nothing.
+        """Store a manifest and let the tags `names` name it, all or nothing.
 
-        `build_id` is the build that pushes, if one does: it has to live still. Raises
-        ManifestBlobUnknown, TagProtected, BuildOver.
+        It lives as the build `build_id` does, which has to live still; without one, for its
+        project's retention from now on, or as its subject does. Raises ManifestBlobUnknown,
+        TagProtected, BuildOver.
         """
         ...
 
     async def find_manifest(
-        self, repository: RepositoryName, reference: Reference
-    ) -> StoredManifest | None: ...
+        self, repository: RepositoryName, reference: Reference, now: datetime
+    ) -> StoredManifest | None:
+        """The manifest if the repository shows it at `now`."""
+        ...
 
-    async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
-        """Remove a manifest and the tags that name it. Raises ManifestUnknown, ManifestInUse,
+    async def lease_manifest(
+        self,
+        repository: RepositoryName,
+        reference: Reference,
+        now: datetime,
+        lease: timedelta,
+        *,
+        pushes: bool,
+    ) -> StoredManifest | None:
+        """As `find_manifest`, for a client that may push and will rely on the answer.
+
+        What it is told stays for four fifths of `lease` at least, with all that it needs.
+        `pushes`: the client asks because it pushes, and leaves it at that when it is there.
+        """
+        ...
+
+    async def extend_pulled(
+        self, repository: RepositoryName, digest: Digest, now: datetime
+    ) -> None:
+        """Let what was pulled live for the project's retention from now on, if the project
+        says that a pull does so."""
+        ...
+
+    async def delete_manifest(
+        self, repository: RepositoryName, digest: Digest, now: datetime
+    ) -> None:
+        """Hide a manifest and the tags that name it. Raises ManifestUnknown, ManifestInUse,
         TagProtected."""
         ...
 
-    async def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
+    async def delete_tag(self, repository: RepositoryName, tag: Tag, now: datetime) -> None:
         """Remove a tag, not what it names. Raises ManifestUnknown, TagProtected."""
         ...
 
+    async def find_gone(
+        self, repository: RepositoryName, reference: Reference, now: datetime
+    ) -> Gone | None:
+        """What became of a tag or manifest that the repository does not show."""
+        ...
+
     async def list_tags(
-        self, repository: RepositoryName, limit: int | None, after: str | None
+        self, repository: RepositoryName, limit: int | None, after: str | None, now: datetime
     ) -> TagPage: ...
+
+    async def list_repositories(
+        self,
+        project_ids: Collection[str],
+        limit: int | None,
+        after: str | None,
+        now: datetime,
+    ) -> RepositoryPage:
+        """The projects' repositories that show a manifest."""
+        ...
 
     async def list_referrers(
         self,
@@ -149,6 +262,7 @@ class RegistryStore(Protocol):
         subject: Digest,
         artifact_type: str | None,
         after: Digest | None,
+        now: datetime,
     ) -> ReferrerPage:
         """The manifests whose subject is `subject`, by digest, behind `after`.
 

@@ -1,13 +1,16 @@
 """Upload sessions: how bytes become a blob (distribution-spec v1.1.1, "Pushing blobs").
 
 Bytes are hashed while they are written. A session that goes on in the process that began it
-goes on with its hash; only one that moved, or that names an algorithm nobody expected, is read
-back.
+goes on with its hash; one that moved, or that names an algorithm nobody expected, is read back,
+unless its row says the digest of what became durable with it.
+
+Any replica may get any request of a session. Within a process its requests wait for each other;
+between processes the row decides, and the bytes of a request that comes too late are dropped.
 """
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -21,13 +24,14 @@ from layover.oci.digest import Digest, Hash, new_hash
 from layover.oci.names import RepositoryName
 from layover.registry.models import (
     DigestMismatch,
+    StoredBlob,
     Upload,
     UploadBusy,
     UploadOutOfOrder,
     UploadTruncated,
     UploadUnknown,
 )
-from layover.registry.ports import BlobStore, RegistryStore
+from layover.registry.ports import BlobStore, UploadStore
 
 Result = TypeVar("Result")
 
@@ -62,15 +66,18 @@ class UploadService:
 
     def __init__(
         self,
-        store: RegistryStore,
+        store: UploadStore,
         blobs: BlobStore,
         now: Callable[[], datetime],
         lifetime: timedelta,
+        lease: timedelta,
         busy_patience: timedelta = _BUSY_PATIENCE,
     ) -> None:
-        """`lifetime` is how long a session lives after its last request."""
+        """`lifetime` is how long a session lives after its last request, `lease` how long a blob
+        is kept for the client that brought it to name it in a manifest.
+        """
         self._store, self._blobs, self._now = store, blobs, now
-        self._lifetime, self._busy_patience = lifetime, busy_patience
+        self._lifetime, self._lease, self._busy_patience = lifetime, lease, busy_patience
         # How far each session of this process has been hashed, and with what result so far.
         self._hashes: dict[str, tuple[int, Hash]] = {}
         # By repository too: a session that is another project's is unknown there, never busy.
@@ -95,8 +102,9 @@ class UploadService:
 
     async def start(self, repository: RepositoryName) -> Upload:
         """Open a session."""
-        now = self._now()
-        upload = Upload(secrets.token_hex(16), repository, 0, now + self._lifetime)
+        now, upload_id = self._now(), secrets.token_hex(16)
+        places = {self._blobs.place(upload_id)} if self._blobs.grows_in_place else set()
+        upload = Upload(upload_id, repository, now + self._lifetime, places=frozenset(places))
         await self._store.create_upload(upload, now)
         return upload
 
@@ -123,9 +131,11 @@ class UploadService:
         away, with what came kept for it to go on from.
         """
         async with self._locked(repository, upload_id):
-            upload = await self._opened(repository, upload_id, start)
-            upload = await self._receive(upload, chunks, _USUAL_ALGORITHM)
-            await self._store.resize_upload(upload.id, upload.size_bytes, upload.expires_at)
+            before = await self._opened(repository, upload_id, start)
+            upload, is_truncated = await self._receive(before, chunks, _USUAL_ALGORITHM)
+            await self._record(before, upload)
+            if is_truncated:
+                raise UploadTruncated
             return upload
 
     async def finish(
@@ -141,16 +151,21 @@ class UploadService:
         Raises as `append` does, and DigestMismatch, which ends the session.
         """
         async with self._locked(repository, upload_id):
-            upload = await self._opened(repository, upload_id, start)
-            upload = await self._receive(upload, chunks, digest.algorithm)
-            actual = await self._digest(upload, digest.algorithm)
+            before = await self._opened(repository, upload_id, start)
+            upload, is_truncated = await self._receive(before, chunks, digest.algorithm)
+            if is_truncated:
+                await self._record(before, upload)
+                raise UploadTruncated
+            # Bytes first, row second: a crash in between leaves bytes that nobody sees. The
+            # other order promises a digest that we cannot serve.
+            key, actual = await self._or_end(upload.id, self._publish(upload, digest.algorithm))
             if actual != digest:
                 await self._end(upload_id)
                 raise DigestMismatch(digest, actual)
-            # Bytes first, row second: a crash in between leaves bytes that nobody sees. The
-            # other order promises a digest that we cannot serve.
-            await self._or_end(upload_id, self._blobs.publish(upload_id, upload.size_bytes, digest))
-            await self._or_end(upload_id, self._store.link_upload(upload, digest, self._now()))
+            blob = StoredBlob(digest, upload.size_bytes, key)
+            await self._or_end(
+                upload_id, self._store.link_upload(before, blob, self._now(), self._lease)
+            )
             self._hashes.pop(upload_id, None)
         _log.info(
             "blob_committed",
@@ -166,20 +181,17 @@ class UploadService:
             await self._end(upload_id)
 
     async def clean_up(self) -> int:
-        """Remove what no live session needs; return how many uploads' bytes went."""
+        """Remove what no live session needs; return how many keys' bytes went."""
         now = self._now()
         # However short a session's life is, it goes on while a request is writing to it.
         busy = [upload_id for (_, upload_id), lock in self._locks.items() if lock.locked()]
         await self._store.renew_uploads(busy, now + self._lifetime)
-        # Bytes are listed before sessions: a session's row is there before its bytes are.
-        stored = await self._blobs.list_uploads()
+        keys = await self._store.delete_expired_uploads(now)
+        await self._delete(keys)
         live = await self._store.live_uploads(now)
-        for upload_id in stored - live:
-            await self._blobs.discard(upload_id)
-        await self._store.delete_expired_uploads(now)
         for upload_id in self._hashes.keys() - live:
             del self._hashes[upload_id]
-        return len(stored - live)
+        return len(keys)
 
     async def _opened(
         self, repository: RepositoryName, upload_id: str, start: int | None
@@ -191,23 +203,47 @@ class UploadService:
 
     async def _receive(
         self, upload: Upload, chunks: AsyncIterator[bytes], algorithm: str
-    ) -> Upload:
-        """Write `chunks` behind the session's bytes; record how far it got if they break off."""
+    ) -> tuple[Upload, bool]:
+        """Write `chunks` behind the session's bytes; return it, and whether they broke off."""
         hash_ = self._hash(upload, algorithm)
         content = Truncatable(chunks)
-        size_bytes = await self._or_end(
+        key = await self._place(upload)
+        parts = await self._or_end(
             upload.id,
-            self._blobs.append(
-                upload.id, upload.size_bytes, aiter(content), [hash_] if hash_ else []
-            ),
+            self._blobs.append(upload.parts, key, aiter(content), [hash_] if hash_ else []),
+        )
+        received = replace(
+            upload,
+            parts=parts,
+            digest=Digest(hash_.name, hash_.hexdigest()) if hash_ else None,
+            places=upload.places | {key},
+            expires_at=self._now() + self._lifetime,
         )
         if hash_ is not None:
-            self._hashes[upload.id] = (size_bytes, hash_)
-        upload = replace(upload, size_bytes=size_bytes, expires_at=self._now() + self._lifetime)
-        if content.is_truncated:
-            await self._store.resize_upload(upload.id, upload.size_bytes, upload.expires_at)
-            raise UploadTruncated
-        return upload
+            self._hashes[upload.id] = (received.size_bytes, hash_)
+        elif received.size_bytes == upload.size_bytes:
+            received = replace(received, digest=upload.digest)
+        return received, content.is_truncated
+
+    async def _place(self, upload: Upload) -> str:
+        """Where the next bytes go; the row names it before anything is written."""
+        key = self._blobs.place(upload.id)
+        if key not in upload.places:
+            await self._store.add_place(upload.id, key)
+        return key
+
+    async def _record(self, before: Upload, after: Upload) -> None:
+        try:
+            superseded = await self._store.resize_upload(before, after, self._now())
+        except (UploadUnknown, UploadBusy, UploadOutOfOrder):
+            self._hashes.pop(before.id, None)
+            # Another request was first. Where there is one place alone it is the other's, too.
+            if not self._blobs.grows_in_place:
+                await self._delete(
+                    {part.key for part in after.parts} - {part.key for part in before.parts}
+                )
+            raise
+        await self._delete(superseded)
 
     def _hash(self, upload: Upload, algorithm: str) -> Hash | None:
         """The hash to go on with; None when the bytes so far were not hashed here."""
@@ -217,12 +253,23 @@ class UploadService:
             return new_hash(algorithm)
         return hash_ if size_bytes == upload.size_bytes else None
 
-    async def _digest(self, upload: Upload, algorithm: str) -> Digest:
-        hash_ = self._hashes[upload.id][1] if upload.id in self._hashes else None
-        if hash_ is None or hash_.name != algorithm:
-            hash_ = new_hash(algorithm)
-            await self._blobs.read_back(upload.id, upload.size_bytes, hash_)
-        return Digest(algorithm, hash_.hexdigest())
+    async def _publish(self, upload: Upload, algorithm: str) -> tuple[str, Digest]:
+        """Make the session's bytes durable under one key; return it and their digest."""
+        known = self._known_digest(upload)
+        hashes = [] if known and known.algorithm == algorithm else [new_hash(algorithm)]
+        key = upload.parts[0].key if len(upload.parts) == 1 else await self._place(upload)
+        key = await self._blobs.publish(upload.parts, key, hashes)
+        if hashes:
+            return key, Digest(algorithm, hashes[0].hexdigest())
+        assert known is not None
+        return key, known
+
+    def _known_digest(self, upload: Upload) -> Digest | None:
+        """The digest of the session's bytes, unless they have to be read for it."""
+        if upload.id in self._hashes or not self._blobs.grows_in_place:
+            return upload.digest
+        # Of what another process wrote in place, a power cut may have taken some.
+        return None
 
     async def _or_end(self, upload_id: str, work: Awaitable[Result]) -> Result:
         """Do `work`; when the store fails, end the session so that its space comes back."""
@@ -234,8 +281,15 @@ class UploadService:
 
     async def _end(self, upload_id: str) -> None:
         self._hashes.pop(upload_id, None)
-        await self._blobs.discard(upload_id)
-        await self._store.delete_upload(upload_id)
+        await self._delete(await self._store.delete_upload(upload_id, self._now()))
+
+    async def _delete(self, keys: Collection[str]) -> None:
+        """Give space back at once, which the collector does in the end."""
+        try:
+            for key in keys:
+                await self._blobs.delete(key)
+        except StorageError:
+            _log.warning("upload_not_removed", keys=sorted(keys))
 
     @asynccontextmanager
     async def _locked(self, repository: RepositoryName, upload_id: str) -> AsyncIterator[None]:

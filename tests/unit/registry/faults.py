@@ -38,8 +38,8 @@ class Crashing:
 
     STEPS = frozenset(
         {
-            *("create_upload", "resize_upload", "delete_upload", "link_upload"),
-            *("append", "publish", "discard"),
+            *("create_upload", "add_place", "resize_upload", "delete_upload", "link_upload"),
+            *("append", "publish", "delete"),
         }
     )
 

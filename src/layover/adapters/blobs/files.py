@@ -1,18 +1,22 @@
 """Blobs as files of one folder.
 
-    ROOT/sha256/ab/abcdef...    a blob, whole and verified, under its digest
+    ROOT/data/UP/UPLOAD_ID      what an upload brought, or has brought so far
+    ROOT/sha256/ab/abcdef...    as the first release named them: a blob under its digest
     ROOT/sha512/ab/abcdef...
-    ROOT/uploads/UPLOAD_ID      an upload session's bytes so far
 
-A blob's file appears by a rename after its bytes are on the disk, so a crash leaves either no
-blob or all of it.
+Nothing is ever renamed: a file is a blob when a row of the database says so, and the row is
+written when the file's bytes and its name are on the disk. So a crash leaves no blob or all
+of it, and the row of a session names its file from the beginning.
 """
 
 import asyncio
 import errno
 import os
+import re
+import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +24,8 @@ from typing import TypeVar
 import structlog
 
 from layover.errors import StorageFull, StorageUnavailable
-from layover.oci.digest import Digest, Hash
+from layover.oci.digest import Hash
+from layover.registry.models import Part, StoredObject
 
 Result = TypeVar("Result")
 
@@ -30,6 +35,10 @@ _BLOCK_BYTES = 512 * 1024
 # Hashing and writing one upload take two threads; more threads than cores help as most wait
 # for the disk.
 _THREADS = 16
+
+# Three names with nothing between them that leads elsewhere.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_KEY = re.compile(rf"{_NAME}/{_NAME}/{_NAME}", re.ASCII)
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -45,10 +54,13 @@ class FileBlobStore:
         Raises StorageFull, StorageUnavailable.
         """
         self._root = root
-        self._uploads = root / "uploads"
+        self._data = root / "data"
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._uploads.mkdir(exist_ok=True, mode=0o700)
+            self._data.mkdir(exist_ok=True, mode=0o700)
+            if (root / "uploads").is_dir():
+                # The first release's sessions; the migration of the database ended them.
+                shutil.rmtree(root / "uploads")
         except OSError as error:
             raise _storage_error(error) from error
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
@@ -59,32 +71,48 @@ class FileBlobStore:
 
     async def ping(self) -> None:
         """Raise StorageUnavailable unless the folder can be written to."""
-        await self._run(lambda: os.utime(self._uploads))
+        await self._run(lambda: os.utime(self._data))
 
-    async def size(self, digest: Digest) -> int | None:
-        return await self._run(lambda: _size(self._path(digest)))
+    @property
+    def grows_in_place(self) -> bool:
+        return True
 
-    async def read(self, digest: Digest, start: int, stop: int) -> AsyncGenerator[bytes]:
-        file = await self._open(lambda: os.open(self._path(digest), os.O_RDONLY))
+    def place(self, upload_id: str) -> str:
+        return f"data/{upload_id[:2]}/{upload_id}"
+
+    async def size(self, key: str) -> int | None:
+        path = self._path(key)
+        return await self._run(lambda: _size(path))
+
+    async def read(self, key: str, start: int, stop: int) -> AsyncGenerator[bytes]:
+        path = self._path(key)
+        file = await self._open(lambda: os.open(path, os.O_RDONLY))
         try:
             while start < stop:
                 length = min(_BLOCK_BYTES, stop - start)
                 block = await self._run(partial(os.pread, file, length, start))
                 if not block:
-                    _log.error("blob_truncated", digest=str(digest), at_byte=start)
+                    _log.error("blob_truncated", key=key, at_byte=start)
                     raise StorageUnavailable
                 start += len(block)
                 yield block
         finally:
             self._close(file)
 
-    async def delete(self, digest: Digest) -> None:
-        await self._run(lambda: self._path(digest).unlink(missing_ok=True))
+    async def delete(self, key: str) -> None:
+        path = self._path(key)
+        await self._run(lambda: path.unlink(missing_ok=True))
+
+    async def list_blobs(self) -> AsyncGenerator[StoredObject]:
+        for folder in await self._run(lambda: _folders(self._root)):
+            for found in await self._run(partial(_objects, self._root, folder)):
+                yield found
 
     async def append(
-        self, upload_id: str, offset: int, chunks: AsyncIterator[bytes], hashes: Sequence[Hash]
-    ) -> int:
-        file = await self._open(lambda: _open_at(self._uploads / upload_id, offset))
+        self, parts: Sequence[Part], key: str, chunks: AsyncIterator[bytes], hashes: Sequence[Hash]
+    ) -> tuple[Part, ...]:
+        path, offset = self._path(key), sum(part.size_bytes for part in parts)
+        file = await self._open(lambda: _open_at(path, offset))
         under_way: set[asyncio.Future[None]] = set()
         try:
             async for block in _blocks(chunks):
@@ -102,22 +130,22 @@ class FileBlobStore:
             if under_way:
                 await asyncio.wait(under_way)
             self._close(file)
-        return offset
+        return (Part(key, offset),)
 
-    async def read_back(self, upload_id: str, size_bytes: int, hash_: Hash) -> None:
-        await self._run(lambda: _hash_file(self._uploads / upload_id, size_bytes, hash_))
+    async def publish(self, parts: Sequence[Part], key: str, hashes: Sequence[Hash]) -> str:
+        (part,) = parts
+        path = self._path(part.key)
+        await self._run(lambda: _make_durable(path, part.size_bytes, self._root))
+        if hashes:
+            await self._run(lambda: _hash_file(path, part.size_bytes, hashes))
+        return part.key
 
-    async def publish(self, upload_id: str, size_bytes: int, digest: Digest) -> None:
-        await self._run(lambda: _publish(self._uploads / upload_id, size_bytes, self._path(digest)))
-
-    async def discard(self, upload_id: str) -> None:
-        await self._run(lambda: (self._uploads / upload_id).unlink(missing_ok=True))
-
-    async def list_uploads(self) -> frozenset[str]:
-        return await self._run(lambda: frozenset(path.name for path in self._uploads.iterdir()))
-
-    def _path(self, digest: Digest) -> Path:
-        return self._root / digest.algorithm / digest.hex[:2] / digest.hex
+    def _path(self, key: str) -> Path:
+        """Where the key's bytes are. Whatever a row says, it is inside the folder."""
+        if _KEY.fullmatch(key) is None:
+            _log.error("blob_key_refused", key=key)
+            raise StorageUnavailable
+        return self._root / key
 
     async def _open(self, call: Callable[[], int]) -> int:
         """Open a file in a thread; when nobody waits for it any more it is closed again."""
@@ -191,6 +219,7 @@ def _close_opened(opening: Future[int]) -> None:
 
 
 def _open_at(path: Path, offset: int) -> int:
+    path.parent.mkdir(exist_ok=True, mode=0o700)
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         if os.fstat(file).st_size < offset:
@@ -208,35 +237,45 @@ def _write(file: int, block: bytes, at: int) -> None:
         view, at = view[written:], at + written
 
 
-def _hash_file(path: Path, size_bytes: int, hash_: Hash) -> None:
+def _hash_file(path: Path, size_bytes: int, hashes: Sequence[Hash]) -> None:
     with path.open("rb") as file:
         while size_bytes > 0:
             block = file.read(min(_BLOCK_BYTES, size_bytes))
             if not block:
                 raise OSError(errno.EIO, "the upload's file is shorter than what was acknowledged")
-            hash_.update(block)
+            for hash_ in hashes:
+                hash_.update(block)
             size_bytes -= len(block)
 
 
-def _publish(upload: Path, size_bytes: int, blob: Path) -> None:
-    folders = (blob.parent, blob.parent.parent, blob.parent.parent.parent)
-    if _size(blob) == size_bytes:
-        # Somebody else brought the same bytes; readers may have the file open already. Whoever
-        # did may not have come to make its name durable, which our caller is about to rely on.
-        _sync_folders(folders)
-        upload.unlink(missing_ok=True)
-        return
-    file = os.open(upload, os.O_RDWR)
+def _make_durable(path: Path, size_bytes: int, root: Path) -> None:
+    file = os.open(path, os.O_RDWR)
     try:
+        if os.fstat(file).st_size < size_bytes:
+            raise OSError(errno.EIO, "the upload's file is shorter than what was acknowledged")
         os.ftruncate(file, size_bytes)
         os.fsync(file)
     finally:
         os.close(file)
-    for folder in (blob.parent.parent, blob.parent):
-        folder.mkdir(exist_ok=True, mode=0o700)
-    upload.rename(blob)
-    # The rename itself is durable only with its folder, and a new folder with the one above.
-    _sync_folders(folders)
+    # A file's name is durable only with its folder, and a new folder's with the one above.
+    _sync_folders((path.parent, path.parent.parent, root))
+
+
+def _folders(root: Path) -> list[Path]:
+    return [folder for kind in sorted(root.iterdir()) for folder in sorted(kind.iterdir())]
+
+
+def _objects(root: Path, folder: Path) -> list[StoredObject]:
+    found = []
+    for entry in os.scandir(folder):
+        try:
+            stat = entry.stat()
+        except FileNotFoundError:
+            continue  # Deleted since the folder was listed.
+        modified_at = datetime.fromtimestamp(stat.st_mtime, UTC)
+        key = str(Path(entry.path).relative_to(root))
+        found.append(StoredObject(key, stat.st_size, modified_at))
+    return found
 
 
 def _sync_folders(folders: Iterable[Path]) -> None:

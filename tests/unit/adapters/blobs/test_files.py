@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import pytest
 
 from layover.adapters.blobs.files import FileBlobStore
 from layover.errors import StorageFull, StorageUnavailable
-from layover.oci.digest import Digest, new_hash
+from layover.oci.digest import Digest, Hash, new_hash
+from layover.registry.models import Part
 from tests.stores import pieces
 
 pytestmark = pytest.mark.anyio
@@ -42,71 +43,74 @@ def open_files(folder: Path) -> list[str]:
     return found
 
 
-async def publish(store: FileBlobStore, content: bytes, upload_id: str = "upload") -> Digest:
-    await store.append(upload_id, 0, pieces(content), [])
-    digest = Digest.of(content)
-    await store.publish(upload_id, len(content), digest)
-    return digest
+async def append(
+    store: FileBlobStore,
+    upload_id: str,
+    offset: int,
+    content: AsyncIterator[bytes],
+    hashes: Sequence[Hash] = (),
+) -> tuple[Part, ...]:
+    key = store.place(upload_id)
+    return await store.append([Part(key, offset)], key, content, hashes)
 
 
-class Recorder:
-    """Records what is done to the disk, in order, with the names of what it is done to."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.done: list[tuple[str, str]] = []
-        fsync, rename = os.fsync, Path.rename
-
-        def recorded_fsync(file: int) -> None:
-            fsync(file)
-            self.done.append(("fsync", Path(f"/proc/self/fd/{file}").readlink().name))
-
-        def recorded_rename(path: Path, target: Path) -> Path:
-            self.done.append(("rename", target.name))
-            return rename(path, target)
-
-        monkeypatch.setattr(os, "fsync", recorded_fsync)
-        monkeypatch.setattr(Path, "rename", recorded_rename)
+async def publish(store: FileBlobStore, content: bytes, upload_id: str = "upload") -> str:
+    parts = await append(store, upload_id, 0, pieces(content))
+    return await store.publish(parts, store.place(upload_id), [])
 
 
-async def test_bytes_are_durable_before_their_name_and_the_name_before_the_answer(
+async def test_bytes_and_their_name_are_durable_before_the_answer(
     store: FileBlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Invariant 1: in this order alone a power cut leaves nothing, or all of a blob.
-    recorder = Recorder(monkeypatch)
-    digest = await publish(store, b"content")
-    renamed = recorder.done.index(("rename", digest.hex))
-    assert recorder.done[:renamed] == [("fsync", "upload")]
-    assert set(recorder.done[renamed + 1 :]) == {
-        ("fsync", digest.hex[:2]),
-        ("fsync", "sha256"),
-        ("fsync", "blobs"),
-    }
+    # Invariant 1: the row that makes them a blob is written after the answer.
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def recorded(file: int) -> None:
+        fsync(file)
+        synced.append(Path(f"/proc/self/fd/{file}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    await publish(store, b"content")
+    assert synced == ["upload", "up", "data", "blobs"]
 
 
-async def test_a_blob_that_somebody_else_just_named_is_made_durable_too(
-    store: FileBlobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The other one may not have come to it, and what we answer is relied on.
-    digest = await publish(store, b"content", "first")
-    recorder = Recorder(monkeypatch)
-    await publish(store, b"content", "second")
-    assert ("fsync", digest.hex[:2]) in recorder.done
-    assert ("rename", digest.hex) not in recorder.done
-
-
-async def test_a_blob_of_the_wrong_length_is_replaced_by_a_whole_one(
+async def test_a_blob_of_the_first_release_is_read_and_deleted(
     store: FileBlobStore, tmp_path: Path
 ) -> None:
-    digest = await publish(store, b"content")
+    digest = Digest.of(b"content")
     path = tmp_path / "blobs" / "sha256" / digest.hex[:2] / digest.hex
-    path.write_bytes(b"con")
-    await publish(store, b"content")
-    assert path.read_bytes() == b"content"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"content")
+    key = f"sha256/{digest.hex[:2]}/{digest.hex}"
+    assert await store.size(key) == 7
+    assert [block async for block in store.read(key, 0, 7)] == [b"content"]
+    assert [found.key async for found in store.list_blobs()] == [key]
+    await store.delete(key)
+    assert not path.exists()
+
+
+async def test_uploads_of_the_first_release_take_no_space(tmp_path: Path) -> None:
+    (tmp_path / "blobs" / "uploads").mkdir(parents=True)
+    (tmp_path / "blobs" / "uploads" / "session").write_bytes(LARGE)
+    FileBlobStore(tmp_path / "blobs").close()
+    assert not (tmp_path / "blobs" / "uploads").exists()
+
+
+async def test_an_upload_that_is_shorter_than_it_should_be_is_an_error(
+    store: FileBlobStore,
+) -> None:
+    key = store.place("upload")
+    await append(store, "upload", 0, pieces(b"short"))
+    with pytest.raises(StorageUnavailable):
+        await append(store, "upload", 6, pieces(b"!"))
+    with pytest.raises(StorageUnavailable):
+        await store.publish([Part(key, 6)], key, [])
 
 
 async def test_what_is_stored_is_its_owners_alone(store: FileBlobStore, tmp_path: Path) -> None:
     await publish(store, b"content")
-    await store.append("upload", 0, pieces(b"more"), [])
+    await append(store, "upload", 0, pieces(b"more"))
     for path in (tmp_path / "blobs").rglob("*"):
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
 
@@ -128,13 +132,12 @@ async def test_an_error_of_the_disk_is_told_as_ours(
 
     monkeypatch.setattr(os, "pwrite", fails)
     with pytest.raises(error):
-        await store.append("upload", 0, pieces(LARGE), [new_hash("sha256")])
+        await append(store, "upload", 0, pieces(LARGE), [new_hash("sha256")])
     monkeypatch.undo()
     monkeypatch.setattr(os, "fsync", fails)
-    await store.append("upload", 0, pieces(b"content"), [])
+    parts = await append(store, "upload", 0, pieces(b"content"))
     with pytest.raises(error):
-        await store.publish("upload", 7, Digest.of(b"content"))
-    assert await store.size(Digest.of(b"content")) is None
+        await store.publish(parts, parts[0].key, [])
 
 
 async def test_a_short_write_goes_on_where_it_stopped(
@@ -144,8 +147,8 @@ async def test_a_short_write_goes_on_where_it_stopped(
     monkeypatch.setattr(
         os, "pwrite", lambda file, data, at: pwrite(file, bytes(data[:100_000]), at)
     )
-    digest = await publish(store, LARGE)
-    assert b"".join([block async for block in store.read(digest, 0, len(LARGE))]) == LARGE
+    key = await publish(store, LARGE)
+    assert b"".join([block async for block in store.read(key, 0, len(LARGE))]) == LARGE
 
 
 @pytest.fixture
@@ -165,9 +168,9 @@ async def test_a_full_file_system_fails_one_upload_and_gives_its_space_back(
     fits = await publish(store, LARGE, "fits")
     free = os.statvfs(small_disk).f_bavail
     with pytest.raises(StorageFull):
-        await store.append("large", 0, pieces(*[LARGE] * 8), [new_hash("sha256")])
+        await append(store, "large", 0, pieces(*[LARGE] * 8), [new_hash("sha256")])
     assert os.statvfs(small_disk).f_bavail < free
-    await store.discard("large")
+    await store.delete(store.place("large"))
     assert b"".join([block async for block in store.read(fits, 0, len(LARGE))]) == LARGE
     store.close()
     assert os.statvfs(small_disk).f_bavail == free
@@ -176,7 +179,7 @@ async def test_a_full_file_system_fails_one_upload_and_gives_its_space_back(
 
 async def test_no_file_stays_open_whatever_way_a_transfer_ends(tmp_path: Path) -> None:
     store = FileBlobStore(tmp_path / "blobs")
-    digest = await publish(store, LARGE)
+    key = await publish(store, LARGE)
 
     class GoneError(Exception):
         pass
@@ -193,20 +196,20 @@ async def test_no_file_stays_open_whatever_way_a_transfer_ends(tmp_path: Path) -
         await asyncio.Event().wait()
 
     with pytest.raises(GoneError):
-        await store.append("one", 0, breaks_off(), [])
-    task = asyncio.create_task(store.append("two", 0, hangs(), []))
+        await append(store, "one", 0, breaks_off())
+    task = asyncio.create_task(append(store, "two", 0, hangs()))
     await writing.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     with pytest.raises(StorageUnavailable):
-        await store.append("one", len(LARGE) + 1, pieces(b""), [])
-    blocks = store.read(digest, 0, len(LARGE))
+        await append(store, "one", len(LARGE) + 1, pieces(b""))
+    blocks = store.read(key, 0, len(LARGE))
     await anext(blocks)
     assert open_files(tmp_path)
     await blocks.aclose()
     with pytest.raises(StorageUnavailable):
-        async for _ in store.read(digest, 0, len(LARGE) + 1):
+        async for _ in store.read(key, 0, len(LARGE) + 1):
             pass
     store.close()
     assert open_files(tmp_path) == []
@@ -216,7 +219,7 @@ async def test_a_file_whose_opener_was_canceled_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = FileBlobStore(tmp_path / "blobs")
-    digest = await publish(store, LARGE)
+    key = await publish(store, LARGE)
     opens, may_open = threading.Event(), threading.Event()
     os_open = os.open
 
@@ -226,7 +229,7 @@ async def test_a_file_whose_opener_was_canceled_is_closed(
         return os_open(*arguments)
 
     monkeypatch.setattr(os, "open", slow_open)
-    for opening in (store.append("upload", 0, pieces(LARGE), []), anext(store.read(digest, 0, 1))):
+    for opening in (append(store, "upload", 0, pieces(LARGE)), anext(store.read(key, 0, 1))):
         opens.clear()
         may_open.clear()
         task = asyncio.ensure_future(opening)
@@ -245,7 +248,7 @@ async def test_a_folder_that_cannot_be_used_is_unavailable_storage(tmp_path: Pat
         FileBlobStore(tmp_path / "file")
     store = FileBlobStore(tmp_path / "blobs")
     await store.ping()
-    (tmp_path / "blobs" / "uploads").rmdir()
+    (tmp_path / "blobs" / "data").rmdir()
     with pytest.raises(StorageUnavailable):
         await store.ping()
     store.close()

@@ -1,0 +1,239 @@
+"""Upload sessions in SQL.
+
+A session's row holds its parts as a JSON list of [key, bytes], in order, and in the same list
+the places that its requests may be writing to by now, as [key, null].
+"""
+
+import json
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from layover.adapters.sql.database import Database, insert_or_ignore, insert_or_ignore_all
+from layover.adapters.sql.registry_rows import ensure_repository, link, parts
+from layover.adapters.sql.schema import blobs, doomed_objects, repositories, uploads
+from layover.oci.digest import Digest
+from layover.oci.names import RepositoryName
+from layover.registry.models import (
+    Part,
+    StoredBlob,
+    Upload,
+    UploadBusy,
+    UploadOutOfOrder,
+    UploadUnknown,
+)
+
+
+class SqlUploadStore:
+    """The UploadStore of a metadata database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create_upload(self, upload: Upload, now: datetime) -> None:
+        def work(connection: Connection) -> None:
+            connection.execute(
+                insert(uploads).values(
+                    id=upload.id,
+                    repository_id=ensure_repository(connection, upload.repository, now),
+                    reserved_bytes=0,
+                    created_at=now,
+                    **_columns(upload, upload.places),
+                )
+            )
+
+        await self._database.write(work)
+
+    async def find_upload(
+        self, repository: RepositoryName, upload_id: str, now: datetime
+    ) -> Upload | None:
+        query = (
+            select(uploads)
+            .join(repositories)
+            .where(
+                uploads.c.id == upload_id,
+                repositories.c.name == repository.value,
+                uploads.c.expires_at > now,
+            )
+        )
+        row = await self._database.look_up(lambda connection: connection.execute(query).first())
+        return None if row is None else _upload(row, repository)
+
+    async def add_place(self, upload_id: str, key: str) -> None:
+        def work(connection: Connection) -> None:
+            text = _row(connection, upload_id)
+            connection.execute(
+                update(uploads)
+                .where(uploads.c.id == upload_id)
+                .values(parts=_text(_parts(text), _places(text) | {key}))
+            )
+
+        await self._database.write(work)
+
+    async def resize_upload(self, before: Upload, after: Upload, now: datetime) -> frozenset[str]:
+        def work(connection: Connection) -> frozenset[str]:
+            places = _places(_unchanged_row(connection, before))
+            superseded = frozenset(part.key for part in before.parts) - frozenset(
+                part.key for part in after.parts
+            )
+            doom(connection, superseded, None, now)
+            connection.execute(
+                update(uploads)
+                .where(uploads.c.id == before.id)
+                .values(_columns(after, places - superseded))
+            )
+            return superseded
+
+        return await self._database.write(work)
+
+    async def renew_uploads(self, upload_ids: Collection[str], expires_at: datetime) -> None:
+        def work(connection: Connection) -> None:
+            for part in parts(upload_ids):
+                connection.execute(
+                    update(uploads).where(uploads.c.id.in_(part)).values(expires_at=expires_at)
+                )
+
+        # Most of the time nobody uploads, and then the disk need not be woken.
+        if upload_ids:
+            await self._database.write(work)
+
+    async def link_upload(
+        self, upload: Upload, blob: StoredBlob, now: datetime, lease: timedelta
+    ) -> None:
+        def work(connection: Connection) -> None:
+            places = _places(_unchanged_row(connection, upload))
+            connection.execute(delete(uploads).where(uploads.c.id == upload.id))
+            doom(connection, places - {blob.key}, None, now)
+            _keep(connection, blob, now)
+            repository_id = ensure_repository(connection, upload.repository, now)
+            link(connection, repository_id, blob.digest, now, lease)
+
+        await self._database.write(work)
+
+    async def delete_upload(self, upload_id: str, now: datetime) -> frozenset[str]:
+        return await self._database.write(lambda connection: _end(connection, upload_id, now))
+
+    async def live_uploads(self, now: datetime) -> frozenset[str]:
+        query = select(uploads.c.id).where(uploads.c.expires_at > now)
+        return await self._database.read(
+            lambda connection: frozenset(connection.execute(query).scalars())
+        )
+
+    async def delete_expired_uploads(self, now: datetime) -> frozenset[str]:
+        expired = select(uploads.c.id).where(uploads.c.expires_at <= now)
+        ended: set[str] = set()
+        for upload_id in await self._database.read(
+            lambda connection: connection.execute(expired).scalars().all()
+        ):
+            ended |= await self._database.write(partial(_end_expired, upload_id, now))
+        return frozenset(ended)
+
+
+def doom(connection: Connection, keys: Iterable[str], digest: Digest | None, now: datetime) -> None:
+    """Leave bytes that no row names any more to the collector."""
+    insert_or_ignore_all(
+        connection,
+        doomed_objects,
+        [{"key": key, "digest": str(digest or ""), "doomed_at": now} for key in sorted(keys)],
+    )
+
+
+def _keep(connection: Connection, blob: StoredBlob, now: datetime) -> None:
+    """Let the blob's row name these bytes, unless it names others that are whole."""
+    insert_or_ignore(
+        connection,
+        blobs,
+        digest=str(blob.digest),
+        size_bytes=blob.size_bytes,
+        key=blob.key,
+        created_at=now,
+    )
+    row = connection.execute(select(blobs).where(blobs.c.digest == str(blob.digest))).one()
+    if row.key == blob.key:
+        return
+    if row.quarantined_at is None:
+        doom(connection, [blob.key], blob.digest, now)
+        return
+    doom(connection, [row.key], blob.digest, now)
+    connection.execute(
+        update(blobs)
+        .where(blobs.c.digest == str(blob.digest))
+        .values(key=blob.key, size_bytes=blob.size_bytes, quarantined_at=None)
+    )
+
+
+def _end_expired(upload_id: str, now: datetime, connection: Connection) -> frozenset[str]:
+    # Its owner may have gone on with it since it was listed.
+    query = select(uploads.c.id).where(uploads.c.id == upload_id, uploads.c.expires_at <= now)
+    return _end(connection, upload_id, now) if connection.execute(query).first() else frozenset()
+
+
+def _end(connection: Connection, upload_id: str, now: datetime) -> frozenset[str]:
+    """Forget a session and doom all that was written for it."""
+    row = connection.execute(select(uploads).where(uploads.c.id == upload_id)).first()
+    if row is None:
+        return frozenset()
+    places = _places(row.parts)
+    doom(connection, places, None, now)
+    connection.execute(delete(uploads).where(uploads.c.id == upload_id))
+    return places
+
+
+def _unchanged_row(connection: Connection, upload: Upload) -> str:
+    """The parts column of the session's row, which has to hold what `upload` was read with.
+
+    The bytes of a request that lost against another one are worth nothing: they follow what
+    has been followed by others.
+    """
+    text = _row(connection, upload.id)
+    found = _parts(text)
+    if found == upload.parts:
+        return text
+    size_bytes = sum(part.size_bytes for part in found)
+    if size_bytes != upload.size_bytes:
+        raise UploadOutOfOrder(upload.id, size_bytes)
+    raise UploadBusy(upload.id)
+
+
+def _row(connection: Connection, upload_id: str) -> str:
+    query = select(uploads.c.parts).where(uploads.c.id == upload_id)
+    text: str | None = connection.execute(query).scalar()
+    if text is None:
+        raise UploadUnknown(upload_id)
+    return text
+
+
+def _columns(upload: Upload, places: Iterable[str]) -> dict[str, object]:
+    return {
+        "size_bytes": upload.size_bytes,
+        "parts": _text(upload.parts, places),
+        "digest": str(upload.digest) if upload.digest else None,
+        "expires_at": upload.expires_at,
+    }
+
+
+def _text(parts: Iterable[Part], places: Iterable[str]) -> str:
+    written = {part.key: part.size_bytes for part in parts}
+    return json.dumps(list((written | dict.fromkeys(set(places) - written.keys())).items()))
+
+
+def _parts(text: str) -> tuple[Part, ...]:
+    return tuple(Part(key, size) for key, size in json.loads(text) if size is not None)
+
+
+def _places(text: str) -> frozenset[str]:
+    return frozenset(key for key, _ in json.loads(text))
+
+
+def _upload(row: Row[Any], repository: RepositoryName) -> Upload:
+    return Upload(
+        row.id,
+        repository,
+        row.expires_at,
+        _parts(row.parts),
+        Digest.parse(row.digest) if row.digest else None,
+        _places(row.parts),
+    )
