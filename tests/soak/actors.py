@@ -45,7 +45,7 @@ def _check(answer: Answer, expected: Sequence[int], what: str) -> Answer:
         raise Violation(
             f"{what}: {answer.status} instead of {' or '.join(map(str, expected))},"
             f" asked at {answer.began:.3f}, answered at {answer.ended:.3f}:"
-            f" {answer.body[:300]!r}"
+            f" {answer.body[:300].decode() if answer.body.startswith(b'{') else ''}"
         )
     return answer
 
@@ -150,7 +150,7 @@ class Actor:
         _check(answer, [201], f"PUT of manifest {reference} in {unit.repository}")
         seconds = math.inf if unit.build_id else unit.retention
         if node is unit.top:
-            unit.forget_referrers(answer.began, answer.ended)
+            unit.renew_referrers(answer.began, answer.ended)
         # Before the answer is read nothing is known, so the life begins with the request.
         node.own.renew(answer.began, answer.ended, seconds)
         if answer.headers.get("docker-content-digest") != node.manifest.digest:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
-from pyqwest import Client, HTTPTransport, RemoteProtocolError
+from pyqwest import Client, HTTPTransport, ReadError, RemoteProtocolError, WriteError
 
 from tests.soak.journal import Journal, Lost, Violation
 
@@ -19,7 +19,7 @@ _TIMEOUT_SECONDS = 60
 _ATTEMPTS = 8
 _PAUSE_SECONDS = 0.2
 
-_LOST = (ConnectionError, TimeoutError, RemoteProtocolError, OSError)
+_LOST = (OSError, TimeoutError, RemoteProtocolError, ReadError, WriteError)
 
 # Of the errors, what a proxy or a server says when the next try may well succeed.
 _AGAIN = frozenset({502, 503, 504})

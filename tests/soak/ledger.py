@@ -78,16 +78,17 @@ class Unit:
     def nodes(self) -> list[Node]:
         return [self.top, *self.children, *self.referrers]
 
-    def forget_referrers(self, began: float, ended: float) -> None:
-        """The unit was pushed anew: what had referred to it before it was gone stays gone."""
-        shown = self.top.life.shown(began, ended)
-        if shown:
-            return
+    def renew_referrers(self, began: float, ended: float) -> None:
+        """The unit is pushed between these times: what refers to it and shows lives with it from
+        now on, and what does not show stays gone."""
         for node in self.referrers:
-            node.kept_by.clear()
-            if shown is None:
-                # Whether it was still there at that moment nobody knows.
-                node.own.doubt(math.inf)
+            match node.life.shown(began, ended):
+                case True:
+                    node.kept_by, node.own = [self.top], Life()
+                case False:
+                    node.kept_by = []
+                case None:
+                    node.kept_by, node.own = [], Life(0, math.inf)
 
     @property
     def gone_from(self) -> float:
