@@ -1,8 +1,47 @@
-"""Async tests run on asyncio alone, the loop that the server has."""
+"""Async tests run on asyncio alone, the loop that the server has. PostgreSQL is there for whoever
+asks; a missing one is an error, so the tests that need it fail."""
+
+from collections.abc import Iterator
 
 import pytest
+
+from layover.adapters.sql.database import Database
+from layover.adapters.sql.migrate import migrate
+from tests.postgres import Postgres
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The PostgreSQL that most tests share, each with a database of its own."""
+    postgres = Postgres()
+    yield postgres
+    postgres.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: Postgres) -> str:
+    """The name of a database that was migrated, to make others from: that takes no time."""
+    name = postgres.create()
+    database = Database(postgres.url(name))
+    migrate(database.engine)
+    database.close()
+    return name
+
+
+@pytest.fixture
+def empty_postgres_url(postgres: Postgres) -> Iterator[str]:
+    """A database with nothing in it."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres, postgres_template: str) -> Iterator[str]:
+    """A database that was migrated."""
+    with postgres.database(postgres_template) as url:
+        yield url

@@ -137,16 +137,15 @@ class Postgres:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, program: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [*self._as_owner, str(self._programs / program), *arguments],
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            # Not a pipe: the server that pg_ctl starts would hold it open.
-            stdout=(out := (self.folder / f"{program}.log").open("wb")),
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        out.close()
-        assert done.returncode == 0, (
-            f"{program} ended with {done.returncode}: {(self.folder / f'{program}.log').read_text()}"
-        )
+        # Not into a pipe: the server that pg_ctl starts would hold it open.
+        said = self.folder / f"{program}.log"
+        with said.open("wb") as output:
+            done = subprocess.run(
+                [*self._as_owner, str(self._programs / program), *arguments],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        assert done.returncode == 0, f"{program} ended with {done.returncode}: {said.read_text()}"

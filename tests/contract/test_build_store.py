@@ -1,9 +1,9 @@
-"""What every BuildStore and LeaseStore does, on memory and on SQLite."""
+"""What every BuildStore and LeaseStore does, in memory and on every database."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import TypeAlias
 
 import pytest
@@ -27,6 +27,8 @@ from layover.builds.models import (
     PageKey,
     Step,
 )
+from tests.contract.conftest import DATABASES, url_of
+from tests.stores import MAX_RETENTION, RETENTION
 from tests.unit.builds.memory import START, MemoryBuildStore
 
 pytestmark = pytest.mark.anyio
@@ -42,27 +44,41 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'layover.db'}")
+@contextmanager
+def opened(url: str) -> Iterator[Database]:
+    database = Database(url)
     migrate(database.engine)
     with database.engine.begin() as connection:
         connection.execute(insert(organizations).values(id="org", name="o", created_at=START))
         for project_id in PROJECTS:
             connection.execute(
                 insert(projects).values(
-                    id=project_id, organization_id="org", name=project_id, created_at=START
+                    id=project_id,
+                    organization_id="org",
+                    name=project_id,
+                    created_at=START,
+                    retention_seconds=RETENTION // timedelta(seconds=1),
+                    max_retention_seconds=MAX_RETENTION // timedelta(seconds=1),
+                    extends_on_pull=False,
                 )
             )
     yield database
     database.close()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest) -> Store:
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    with opened(database_url) as database:
+        yield database
+
+
+@pytest.fixture(params=["memory", *DATABASES])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     if request.param == "memory":
-        return MemoryBuildStore()
-    return SqlBuildStore(request.getfixturevalue("database"))
+        yield MemoryBuildStore()
+        return
+    with opened(url_of(request.param, request)) as database:
+        yield SqlBuildStore(database)
 
 
 def build(build_id: str = "build1", project_id: str = "project1", age_seconds: float = 0) -> Build:

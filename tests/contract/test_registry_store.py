@@ -31,7 +31,6 @@ from tests.stores import (
     descriptor,
     image,
     index,
-    opened,
     push_blob,
     push_image,
     put_manifest,
@@ -490,7 +489,7 @@ async def test_an_index_never_refers_to_a_manifest_that_was_deleted_meanwhile(
 
 async def test_every_replica_answers_with_what_was_acknowledged_last(stores: Stores) -> None:
     # Invariant 6: another process on the same database.
-    with opened(stores.folder) as replica:
+    with stores.replica() as replica:
         for round_ in range(10):
             body = await push_image(stores, REPOSITORY, f"layer {round_}".encode(), tag="main")
             found = await replica.registry.find_manifest(REPOSITORY, Tag("main"))
@@ -502,7 +501,7 @@ async def test_every_replica_answers_with_what_was_acknowledged_last(stores: Sto
 
 async def test_two_processes_write_at_once_and_neither_loses(stores: Stores) -> None:
     body = await push_image(stores, REPOSITORY)
-    with opened(stores.folder) as replica:
+    with stores.replica() as replica:
         await asyncio.gather(
             *(
                 put_manifest(writer, REPOSITORY, body, tag=f"{name}-{number}")
