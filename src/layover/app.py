@@ -29,6 +29,7 @@ from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.images import SqlSavedImages
 from layover.adapters.sql.migrate import migrate
 from layover.adapters.sql.registry import SqlRegistryStore
+from layover.adapters.sql.retention import SqlRetentionStore
 from layover.adapters.sql.uploads import SqlUploadStore
 from layover.builds.address import PublicAddress
 from layover.builds.builders import BuilderConfig
@@ -49,6 +50,9 @@ from layover.identity.service import IdentityService
 from layover.registry.blobs import BlobService
 from layover.registry.manifests import ManifestService
 from layover.registry.uploads import UploadService
+from layover.retention.collector import Collector
+from layover.retention.receipts import KEY_BYTES as RECEIPT_KEY_BYTES
+from layover.retention.receipts import ReceiptService
 from layover.settings import Settings, unknown_variables
 from layover.startup import TlsRenewal, check_tls, greeting, keep_admin_token, listening, locked
 
@@ -57,6 +61,9 @@ _VANISHED_INTERVAL = timedelta(seconds=5)
 
 # A certificate that was renewed is served this soon.
 _TLS_INTERVAL = timedelta(seconds=60)
+
+# A server that starts again collects at once: no other one shares its folder.
+_COLLECTOR = "server"
 
 # Clients keep idle connections for a minute or so. Where the server closes first, a request that
 # is on its way meets the close.
@@ -149,9 +156,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
         tenant = await identity.bootstrap(lambda token: keep_admin_token(settings.data_dir, token))
 
         registry_store = SqlRegistryStore(database)
-        # A lease that is nearly over is not renewed by each answer: what is left of it is the
-        # grace time at least.
-        lease = settings.gc_grace * 1.25
+        lease = settings.gc_grace
         blobs = BlobService(registry_store, blob_store, _now, lease)
         uploads = UploadService(
             SqlUploadStore(database), blob_store, _now, settings.upload_lifetime, lease
@@ -165,6 +170,18 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
         reports = ReportService(builds, build_store, _now)
         listing = ListingService(builds, build_store, images, _now)
         pulls = PullService(builds, images, identity, address)
+
+        retention_store = SqlRetentionStore(database)
+        receipts = ReceiptService(
+            retention_store,
+            await identity_store.server_key("receipts", token_bytes(RECEIPT_KEY_BYTES)),
+            _now,
+            settings.gc_grace + settings.reaper_interval,
+        )
+        collector = Collector(
+            retention_store, blob_store, receipts, _now, _COLLECTOR, settings.gc_grace
+        )
+
         builders: list[Builder] = [*_remote_builders(settings)]
         if not builders:
             embedded = _embedded_builder(settings)
@@ -183,6 +200,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
         jobs += [
             pool.run(),
             _every(settings.reaper_interval, clean_up),
+            _every(settings.reaper_interval, collector.run_once),
             _every(_VANISHED_INTERVAL, end_vanished),
         ]
         for job in jobs:

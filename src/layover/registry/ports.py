@@ -157,7 +157,7 @@ class RegistryStore(Protocol):
     ) -> StoredBlob | None:
         """As `find_blob`, for a client that may push and will rely on the answer.
 
-        What it is told stays for four fifths of `lease` at least.
+        What it is told stays for `lease`, give or take a hundredth.
         """
         ...
 
@@ -213,7 +213,7 @@ class RegistryStore(Protocol):
     ) -> StoredManifest | None:
         """As `find_manifest`, for a client that may push and will rely on the answer.
 
-        What it is told stays for four fifths of `lease` at least, with all that it needs.
+        What it is told stays for `lease`, give or take a hundredth, with all that it needs.
         `pushes`: the client asks because it pushes, and leaves it at that when it is there.
         """
         ...

@@ -550,6 +550,5 @@ class SqlRegistryStore:
 
 
 def _is_leased(leased_until: datetime | None, now: datetime, lease: timedelta) -> bool:
-    """Whether enough of a lease is left: a fifth may have passed, so that not every answer to a
-    client that asks on and on is a write."""
-    return leased_until is not None and leased_until - now >= lease * 0.8
+    """Whether a lease is fresh: of a client that asks on and on not every question is a write."""
+    return leased_until is not None and leased_until - now >= lease * 0.99

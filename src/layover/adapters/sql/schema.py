@@ -246,8 +246,8 @@ receipts = Table(
     Column("build_id", Text, primary_key=True),
     Column("project_id", ForeignKey("projects.id"), nullable=False, index=True),
     Column("ended_at", Timestamp, nullable=False),
-    # A JSON list of what the build retained when it ended.
-    Column("items", Text, nullable=False),
+    # What the build retained when it ended, and why it ended, as JSON.
+    Column("held", Text, nullable=False),
     # The signed document and its signature; NULL until everything is decided.
     Column("document", LargeBinary),
     Column("signature", LargeBinary),

@@ -3,7 +3,7 @@
 A lease ends by itself when its holder dies. Who holds one renews it by taking it again.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, or_, update
 
@@ -13,6 +13,9 @@ from layover.adapters.sql.schema import server_leases
 # Of whoever removes blobs' bytes, and of whoever must not have them removed: a backup.
 COLLECTOR = "collector"
 
+# Nobody takes one for longer: it is renewed.
+_LONGEST = timedelta(minutes=10)
+
 
 def take(connection: Connection, name: str, holder: str, now: datetime, until: datetime) -> bool:
     """Take the lease, or renew it, until then; False when it is another's."""
@@ -21,7 +24,12 @@ def take(connection: Connection, name: str, holder: str, now: datetime, until: d
         update(server_leases)
         .where(
             server_leases.c.name == name,
-            or_(server_leases.c.holder == holder, server_leases.c.expires_at <= now),
+            or_(
+                server_leases.c.holder == holder,
+                server_leases.c.expires_at <= now,
+                # Taken before the clock was set back.
+                server_leases.c.expires_at > now + _LONGEST,
+            ),
         )
         .values(holder=holder, expires_at=until)
     )

@@ -1,6 +1,7 @@
 """Retention: what is kept, why and until when; keys of blobs; quotas"""
 
 import time
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -152,7 +153,7 @@ def _create_tables() -> None:
         sa.Column("build_id", _TEXT, nullable=False),
         sa.Column("project_id", _TEXT, nullable=False),
         sa.Column("ended_at", sa.BigInteger(), nullable=False),
-        sa.Column("items", _TEXT, nullable=False),
+        sa.Column("held", _TEXT, nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=True),
         sa.Column("signature", sa.LargeBinary(), nullable=True),
         sa.Column("signed_at", sa.BigInteger(), nullable=True),
@@ -243,7 +244,7 @@ def _expiry(start: str) -> str:
     return f"({start} + {last}) / {_SECOND} * {_SECOND}"
 
 
-def _add_filled(table: str, columns: dict[str, tuple[sa.types.TypeEngine, object]]) -> None:
+def _add_filled(table: str, columns: dict[str, tuple[sa.types.TypeEngine[Any], Any]]) -> None:
     """Add columns that are never NULL to a table that may have rows."""
     with op.batch_alter_table(table) as batch:
         for name, (type_, fill) in columns.items():

@@ -1,0 +1,147 @@
+"""Online garbage collection: what is over goes, bytes included, beside pushes and pulls.
+
+Every step is a small transaction that leaves a state from which any server goes on, so that a
+crash costs nothing but time. What may be unneeded is marked where its need ends (see
+docs/decisions/0006), so nothing is scanned to find it.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from layover.errors import StorageError
+from layover.registry.ports import BlobStore
+from layover.retention.models import Doomed, Removal
+from layover.retention.ports import RetentionStore
+from layover.retention.receipts import ReceiptService
+
+# Also taken by who must not have bytes disappear meanwhile, as a backup.
+LEASE_NAME = "collector"
+LEASE = timedelta(seconds=30)
+
+# Rows a transaction: a push waits for one of these at most.
+_BATCH = 200
+_DELETIONS_AT_ONCE = 8
+
+# What is remembered of what is gone.
+_TOMBSTONE_LIFETIME = timedelta(days=30)
+_RECEIPT_LIFETIME = timedelta(days=365)
+
+# The wall clock and the machine's own differ by less while nobody sets the clock.
+_CLOCK_TOLERANCE = timedelta(seconds=30)
+
+_log = structlog.get_logger(__name__)
+
+
+class Collector:
+    """Takes away what is over; one server at a time does."""
+
+    def __init__(
+        self,
+        store: RetentionStore,
+        blobs: BlobStore,
+        receipts: ReceiptService,
+        now: Callable[[], datetime],
+        holder: str,
+        grace: timedelta,
+        elapsed: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`holder` names this server among those that share the database; `elapsed` is a clock
+        in seconds that nobody sets."""
+        self._store, self._blobs, self._receipts = store, blobs, receipts
+        self._now, self._elapsed = now, elapsed
+        self._holder, self._grace = holder, grace
+        self._offset: float | None = None
+        self._paused_until = float("-inf")
+        self._renew_at = float("-inf")
+
+    async def run_once(self) -> bool:
+        """Collect all that can be collected now; False where another server is at it, or where
+        the clock was set forward.
+
+        Raises StorageError when a store fails; what is left is left for the next time.
+        """
+        if self._clock_jumped() or not await self._lease():
+            return False
+        try:
+            await self._repeat(lambda: self._store.end_due(self._now(), _BATCH))
+            await self._repeat(lambda: self._store.release_ended(self._now(), _BATCH))
+            await self._repeat(lambda: self._store.collect_manifests(self._now(), _BATCH))
+            await self._repeat(lambda: self._store.collect_links(self._now(), _BATCH))
+            await self._remove_bytes()
+            await self._receipts.sign_decided()
+            now = self._now()
+            await self._repeat(
+                lambda: self._store.forget_gone(
+                    now - _TOMBSTONE_LIFETIME, now - _RECEIPT_LIFETIME, _BATCH
+                )
+            )
+        finally:
+            await self._store.release_lease(LEASE_NAME, self._holder)
+            self._renew_at = float("-inf")
+        return True
+
+    async def plan(self) -> list[Removal]:
+        """What `run_once` would take away now, and why."""
+        return await self._store.plan(self._now())
+
+    async def _repeat(self, step: Callable[[], Awaitable[int]]) -> None:
+        """Do a step until there is nothing left to do, or another server took over."""
+        while await self._lease() and await step():
+            pass
+
+    async def _remove_bytes(self) -> None:
+        while await self._lease():
+            doomed = await self._store.doomed(_BATCH)
+            removed = await self._removed(doomed)
+            if removed:
+                await self._store.forget_doomed(removed)
+                _log.info("bytes_removed", objects=len(removed))
+            if len(removed) < _BATCH:
+                # None left, or some that cannot be removed now: the next time they can.
+                return
+
+    async def _removed(self, doomed: list[Doomed]) -> list[str]:
+        """The keys of those whose bytes are gone."""
+        room = asyncio.Semaphore(_DELETIONS_AT_ONCE)
+
+        async def remove(one: Doomed) -> bool:
+            async with room:
+                try:
+                    await self._blobs.delete(one.key)
+                except StorageError as error:
+                    _log.warning("bytes_not_removed", key=one.key, reason=str(error))
+                    return False
+                return True
+
+        done = await asyncio.gather(*(remove(one) for one in doomed))
+        return [one.key for one, is_removed in zip(doomed, done, strict=True) if is_removed]
+
+    async def _lease(self) -> bool:
+        """Whether this server is the one that collects; renews what is half over."""
+        if self._elapsed() < self._renew_at:
+            return True
+        now = self._now()
+        if not await self._store.take_lease(LEASE_NAME, self._holder, now, now + LEASE):
+            return False
+        self._renew_at = self._elapsed() + LEASE.total_seconds() / 2
+        return True
+
+    def _clock_jumped(self) -> bool:
+        """Whether the clock was set forward within the grace time.
+
+        Every lease would be over at once then, and pushes that rely on them are under way.
+        """
+        offset = self._now().timestamp() - self._elapsed()
+        before, self._offset = self._offset, offset
+        if before is not None and offset - before > _CLOCK_TOLERANCE.total_seconds():
+            self._paused_until = self._elapsed() + self._grace.total_seconds()
+            _log.warning(
+                "clock_set_forward",
+                seconds=round(offset - before),
+                collection_waits_seconds=round(self._grace.total_seconds()),
+            )
+        return self._elapsed() < self._paused_until
