@@ -1,4 +1,4 @@
-"""The stores on a folder and a database of a test's own, with projects that repositories can be in."""
+"""The stores on a folder and a database of a test's own, with projects for repositories."""
 
 import json
 import secrets
