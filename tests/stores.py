@@ -16,7 +16,7 @@ from layover.adapters.sql.database import Database, insert_or_ignore
 from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.migrate import migrate
 from layover.adapters.sql.registry import SqlRegistryStore
-from layover.adapters.sql.schema import builds, organizations, projects
+from layover.adapters.sql.schema import builds, organizations, projects, retentions
 from layover.adapters.sql.uploads import SqlUploadStore
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_INDEX, OCI_MANIFEST, parse_manifest
@@ -107,16 +107,18 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
         yield part
 
 
-async def push_blob(stores: Stores, repository: RepositoryName, content: bytes) -> Digest:
+async def push_blob(
+    stores: Stores, repository: RepositoryName, content: bytes, now: datetime = NOW
+) -> Digest:
     """Put a blob's bytes and its link where they belong, with no service in between."""
     digest = Digest.of(content)
     upload_id = secrets.token_hex(16)
     key = stores.blobs.place(upload_id)
-    upload = Upload(upload_id, repository, NOW + timedelta(hours=1), places=frozenset({key}))
-    await stores.uploads.create_upload(upload, NOW)
+    upload = Upload(upload_id, repository, now + timedelta(hours=1), places=frozenset({key}))
+    await stores.uploads.create_upload(upload, now)
     parts = await stores.blobs.append((), key, pieces(content), [])
     blob = StoredBlob(digest, len(content), await stores.blobs.publish(parts, key, []))
-    await stores.uploads.link_upload(upload, blob, NOW, LEASE)
+    await stores.uploads.link_upload(upload, blob, now, LEASE)
     return digest
 
 
@@ -161,7 +163,13 @@ async def add_build(stores: Stores, repository: RepositoryName, build_id: str) -
         "step_count": 0,
         "log_size_bytes": 0,
     }
-    await stores.database.write(lambda connection: insert_or_ignore(connection, builds, **row))
+    retention = {"project_id": repository.project_id, "build_id": build_id, "created_at": NOW}
+
+    def work(connection: Connection) -> None:
+        insert_or_ignore(connection, builds, **row)
+        insert_or_ignore(connection, retentions, **retention)
+
+    await stores.database.write(work)
 
 
 async def put_manifest(
@@ -170,6 +178,7 @@ async def put_manifest(
     body: bytes,
     tag: str | None = None,
     build_id: str | None = None,
+    now: datetime = NOW,
 ) -> Digest:
     """Store a manifest as the service does, at a standing time; `build_id` is a live build's."""
     if build_id is not None:
@@ -177,7 +186,7 @@ async def put_manifest(
     manifest = parse_manifest(body, None)
     stored = StoredManifest(Digest.of(body), manifest.media_type, body)
     await stores.registry.put_manifest(
-        repository, stored, manifest, Tag(tag) if tag else None, build_id, NOW
+        repository, stored, manifest, [Tag(tag)] if tag else [], build_id, now
     )
     return stored.digest
 
@@ -188,10 +197,11 @@ async def push_image(
     *layers: bytes,
     tag: str | None = None,
     build_id: str | None = None,
+    now: datetime = NOW,
 ) -> bytes:
     """Push an image with all that it needs; return its manifest."""
     for content in (b"{}", *layers):
-        await push_blob(stores, repository, content)
+        await push_blob(stores, repository, content, now)
     body = image(*layers)
-    await put_manifest(stores, repository, body, tag, build_id)
+    await put_manifest(stores, repository, body, tag, build_id, now)
     return body
