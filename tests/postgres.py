@@ -20,6 +20,9 @@ import psycopg
 
 from tests.e2e.processes import MissingEngineError, free_port
 
+# Has to say a password, once a test has made it.
+GUARDED_USER = "guarded"
+
 _USER = "postgres"
 _PROGRAMS = ("postgres", "initdb", "pg_ctl")
 _SETTINGS = {
@@ -48,7 +51,7 @@ def programs() -> Path:
 
 
 class Postgres:
-    """A server on a port of 127.0.0.1 that outlives its restarts; it takes everybody's word."""
+    """A server on a port of 127.0.0.1 that outlives its restarts; everybody but one is trusted."""
 
     def __init__(self) -> None:
         """Make it and start it. `remove` ends it."""
@@ -72,6 +75,8 @@ class Postgres:
                 conf.write("listen_addresses = '127.0.0.1'\n")
                 conf.write(f"port = {self.port}\nunix_socket_directories = '{self.folder}'\n")
                 conf.writelines(f"{name} = {value}\n" for name, value in _SETTINGS.items())
+            rules = self._data / "pg_hba.conf"
+            rules.write_text(f"host all {GUARDED_USER} all scram-sha-256\n{rules.read_text()}")
             self.start()
         except BaseException:
             self.remove()

@@ -136,15 +136,7 @@ class _TextDumper(StrDumper):
 
 
 def _postgresql(url: str) -> Engines:
-    try:
-        # libpq's own reading of it: several hosts, sockets, sslmode, a service, and a password
-        # from PGPASSWORD or ~/.pgpass, all work as they do for psql.
-        parameters = {**_CONNECTION_DEFAULTS, **conninfo_to_dict(url)}
-    except psycopg.Error:
-        raise InvalidDatabaseUrl(
-            "no URL of a PostgreSQL database: expected postgresql://USER@HOST:PORT/DATABASE,"
-            " with whatever is no letter or digit in a password as %2F is for /"
-        ) from None
+    parameters = {**_CONNECTION_DEFAULTS, **_parse(url)}
     reading = _postgresql_engine(parameters, _POSTGRESQL_READERS)
     return Engines(
         # One snapshot for all the queries of a transaction, as SQLite gives it. It never fails for
@@ -161,6 +153,28 @@ def _postgresql(url: str) -> Engines:
         lookups=reading.execution_options(isolation_level="AUTOCOMMIT"),
         looks_up_inline=False,
     )
+
+
+def _parse(url: str) -> dict[str, Any]:
+    """libpq's own reading of it.
+
+    Several hosts, sockets, sslmode, a service, and a password from PGPASSWORD or ~/.pgpass, all
+    work as they do for psql.
+    """
+    try:
+        parameters = conninfo_to_dict(url)
+        for port in str(parameters.get("port", "")).split(","):
+            int(port or 0)
+        if "@" in str(parameters.get("dbname", "")):
+            # A password with a slash in it: libpq would look for a host of the user's name, and
+            # say to which port and database it failed to connect.
+            raise ValueError
+    except (psycopg.Error, ValueError):
+        raise InvalidDatabaseUrl(
+            "no URL of a PostgreSQL database: expected postgresql://USER@HOST:PORT/DATABASE,"
+            " with whatever is no letter or digit in a password as %2F is for /"
+        ) from None
+    return parameters
 
 
 def _postgresql_engine(parameters: dict[str, Any], connections: int) -> Engine:

@@ -3,7 +3,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +17,32 @@ from layover.errors import StorageFull, StorageUnavailable
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'test.db'}"
+    postgres: str = request.getfixturevalue("empty_postgres_url")
+    return postgres
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'test.db'}")
+def database(url: str) -> Iterator[Database]:
+    with opened(url) as database:
+        yield database
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Database]:
+    with opened(f"sqlite:///{tmp_path / 'test.db'}") as database:
+        yield database
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Database]:
+    database = Database(url)
+    blob = "BLOB" if url.startswith("sqlite") else "BYTEA"
     with database.engine.begin() as connection:
-        connection.execute(text("CREATE TABLE numbers (n INTEGER PRIMARY KEY, filler BLOB)"))
+        connection.execute(text(f"CREATE TABLE numbers (n INTEGER PRIMARY KEY, filler {blob})"))
     yield database
     database.close()
 
@@ -65,10 +86,10 @@ async def test_a_transaction_reads_one_state_however_long_it_takes(database: Dat
 
 
 async def test_writers_of_two_processes_that_read_first_both_succeed(
-    database: Database, tmp_path: Path
+    database: Database, url: str
 ) -> None:
     # With a plain BEGIN one of them would fail: its snapshot is older than the other's write.
-    other = Database(f"sqlite:///{tmp_path / 'test.db'}")
+    other = Database(url)
 
     def work(connection: Connection) -> None:
         highest = connection.execute(text("SELECT coalesce(max(n), 0) FROM numbers")).scalar_one()
@@ -88,9 +109,9 @@ async def look_up_count(database: Database) -> int:
 
 
 async def test_a_look_up_sees_what_was_just_committed_here_and_by_another_process(
-    database: Database, tmp_path: Path
+    database: Database, url: str
 ) -> None:
-    other = Database(f"sqlite:///{tmp_path / 'test.db'}")
+    other = Database(url)
     for number in range(1, 6):
         # Invariant 6: a look-up that kept its transaction would see the first state for ever.
         writer = database if number % 2 else other
@@ -100,22 +121,22 @@ async def test_a_look_up_sees_what_was_just_committed_here_and_by_another_proces
     other.close()
 
 
-async def test_a_look_up_goes_on_after_one_that_failed(database: Database) -> None:
+async def test_a_look_up_goes_on_after_one_that_failed(sqlite: Database) -> None:
     with pytest.raises(ProgrammingError):
-        await database.look_up(lambda connection: connection.execute(text("SELECT 1; SELECT 2")))
-    assert await look_up_count(database) == 0
+        await sqlite.look_up(lambda connection: connection.execute(text("SELECT 1; SELECT 2")))
+    assert await look_up_count(sqlite) == 0
 
 
-async def test_a_look_up_leaves_no_reader_behind(database: Database, tmp_path: Path) -> None:
-    assert await look_up_count(database) == 0
-    await database.write(lambda connection: insert(connection, 1))
+async def test_a_look_up_leaves_no_reader_behind(sqlite: Database, tmp_path: Path) -> None:
+    assert await look_up_count(sqlite) == 0
+    await sqlite.write(lambda connection: insert(connection, 1))
     with closing(sqlite3.connect(tmp_path / "test.db", isolation_level=None)) as other:
         # A checkpoint that truncates needs every reader gone.
         busy, *_ = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     assert busy == 0
 
 
-async def test_a_caller_that_is_canceled_leaves_its_transaction_whole(database: Database) -> None:
+async def test_a_caller_that_is_canceled_leaves_its_transaction_whole(sqlite: Database) -> None:
     begun, may_go_on = threading.Event(), threading.Event()
 
     def work(connection: Connection) -> None:
@@ -124,29 +145,29 @@ async def test_a_caller_that_is_canceled_leaves_its_transaction_whole(database: 
         may_go_on.wait()
         insert(connection, 2)
 
-    task = asyncio.create_task(database.write(work))
+    task = asyncio.create_task(sqlite.write(work))
     await asyncio.to_thread(begun.wait)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     may_go_on.set()
     # The one writer has come to the next transaction, so it is through with that one.
-    await database.write(lambda connection: insert(connection, 3))
-    assert await count(database) == 3
+    await sqlite.write(lambda connection: insert(connection, 3))
+    assert await count(sqlite) == 3
 
 
-async def test_what_is_acknowledged_is_on_the_disk(database: Database) -> None:
+async def test_what_is_acknowledged_is_on_the_disk(sqlite: Database) -> None:
     def pragmas(connection: Connection) -> list[object]:
         names = ("journal_mode", "synchronous", "foreign_keys")
         return [connection.execute(text(f"PRAGMA {name}")).scalar() for name in names]
 
     # 2 is FULL: the log is flushed at each commit.
-    assert await database.write(pragmas) == ["wal", 2, 1]
-    assert await database.read(pragmas) == ["wal", 2, 1]
+    assert await sqlite.write(pragmas) == ["wal", 2, 1]
+    assert await sqlite.read(pragmas) == ["wal", 2, 1]
 
 
 async def test_a_database_without_room_is_full_and_works_again_when_there_is(
-    database: Database,
+    sqlite: Database,
 ) -> None:
     def limit(connection: Connection, pages: int) -> None:
         connection.execute(text(f"PRAGMA max_page_count={pages}"))
@@ -154,13 +175,13 @@ async def test_a_database_without_room_is_full_and_works_again_when_there_is(
     def fill(connection: Connection) -> None:
         connection.execute(text("INSERT INTO numbers (filler) VALUES (zeroblob(1000000))"))
 
-    await database.write(lambda connection: limit(connection, 20))
+    await sqlite.write(lambda connection: limit(connection, 20))
     with pytest.raises(StorageFull):
-        await database.write(fill)
-    assert await count(database) == 0
-    await database.write(lambda connection: limit(connection, 2**30))
-    await database.write(fill)
-    assert await count(database) == 1
+        await sqlite.write(fill)
+    assert await count(sqlite) == 0
+    await sqlite.write(lambda connection: limit(connection, 2**30))
+    await sqlite.write(fill)
+    assert await count(sqlite) == 1
 
 
 async def test_a_database_that_stays_locked_is_unavailable(tmp_path: Path) -> None:
@@ -185,15 +206,15 @@ async def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None
     database.close()
 
 
-async def test_a_statement_that_the_database_refuses_is_a_bug_of_ours(database: Database) -> None:
-    await database.write(lambda connection: insert(connection, 1))
+async def test_a_statement_that_the_database_refuses_is_a_bug_of_ours(sqlite: Database) -> None:
+    await sqlite.write(lambda connection: insert(connection, 1))
     with pytest.raises(IntegrityError):
-        await database.write(lambda connection: insert(connection, 1))
+        await sqlite.write(lambda connection: insert(connection, 1))
     with pytest.raises(ProgrammingError):
-        await database.read(lambda connection: connection.execute(text("SELECT 1; SELECT 2")))
+        await sqlite.read(lambda connection: connection.execute(text("SELECT 1; SELECT 2")))
 
 
-async def test_the_database_is_its_owners_alone(database: Database, tmp_path: Path) -> None:
-    await database.write(lambda connection: insert(connection, 1))
+async def test_the_database_is_its_owners_alone(sqlite: Database, tmp_path: Path) -> None:
+    await sqlite.write(lambda connection: insert(connection, 1))
     names = ("test.db", "test.db-wal", "test.db-shm")
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in names] == [0o600] * 3
