@@ -26,7 +26,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as EnvironmentUnreadable
 
-from layover import settings_problems
+from layover import settings_problems, units
 from layover.errors import LayoverError
 
 # A name, an IPv4 address, or an IPv6 address in brackets.
@@ -39,13 +39,6 @@ DEFAULT_CONFIG_PATH = Path("layover.toml")
 # How load() hands the file to the sources: an argument that is no setting.
 _CONFIG_PATH = "_config_path"
 
-_DURATION = re.compile(r"(\d{1,15})([smhd])", re.ASCII)
-# A time that is a duration away has to be one that a calendar has.
-_LONGEST = timedelta(days=36500)
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_SIZE = re.compile(r"(\d{1,15})(B|KiB|MiB|GiB|TiB)", re.ASCII | re.IGNORECASE)
-_SIZES = {"b": 0, "kib": 10, "mib": 20, "gib": 30, "tib": 40}
-
 
 class SettingsError(LayoverError):
     """A setting is missing, malformed, or at odds with another."""
@@ -53,35 +46,19 @@ class SettingsError(LayoverError):
 
 def parse_duration(value: object) -> object:
     """Read `90s`, `15m`, `36h` or `7d` as a timedelta; leave what is no text to pydantic."""
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value.strip())
-    if match is None:
-        raise ValueError(f"expected a duration such as 90s, 15m, 36h or 7d, not {value!r}")
-    try:
-        duration = timedelta(**{_UNITS[match[2]]: int(match[1])})
-    except OverflowError:
-        duration = timedelta.max
-    if duration > _LONGEST:
-        raise ValueError(f"expected at most {_LONGEST.days}d, not {value!r}")
-    return duration
+    return units.read_duration(value) if isinstance(value, str) else value
 
 
 def check_duration(duration: timedelta) -> timedelta:
     """Refuse what no calendar has, also where it was given in seconds."""
-    if abs(duration) > _LONGEST:
-        raise ValueError(f"expected at most {_LONGEST.days}d, not {duration.days}d")
+    if abs(duration) > units.LONGEST:
+        raise ValueError(f"expected at most {units.LONGEST.days}d, not {duration.days}d")
     return duration
 
 
 def parse_size(value: object) -> object:
     """Read `500MiB` or `20GiB` as a number of bytes; leave what is no text to pydantic."""
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError(f"expected a size such as 500MiB or 20GiB, not {value!r}")
-    return int(match[1]) << _SIZES[match[2].lower()]
+    return units.read_size(value) if isinstance(value, str) else value
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(check_duration)]

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from layover.identity.models import IdentityError, ProjectPolicy
+from layover.units import told_duration
 
 # A time that a person can wait for, and that every database and calendar can hold.
 LONGEST_RETENTION = timedelta(days=3650)
@@ -18,8 +19,8 @@ def check_retention(retention: timedelta, policy: ProjectPolicy) -> None:
     check_length(retention, "a retention")
     if retention > policy.max_retention:
         raise InvalidRetention(
-            f"a retention of {told(retention)} is over this project's maximum of"
-            f" {told(policy.max_retention)}: ask for less, or raise the project's maximum"
+            f"a retention of {told_duration(retention)} is over this project's maximum of"
+            f" {told_duration(policy.max_retention)}: ask for less, or raise the project's maximum"
         )
 
 
@@ -29,8 +30,8 @@ def check_policy(policy: ProjectPolicy) -> None:
     check_length(policy.max_retention, "a project's maximum retention")
     if policy.retention > policy.max_retention:
         raise InvalidRetention(
-            f"a retention of {told(policy.retention)} is over the maximum of"
-            f" {told(policy.max_retention)}: lower the one or raise the other"
+            f"a retention of {told_duration(policy.retention)} is over the maximum of"
+            f" {told_duration(policy.max_retention)}: lower the one or raise the other"
         )
     if policy.quota_bytes is not None and policy.quota_bytes < 0:
         raise InvalidRetention("a quota cannot be less than 0 bytes")
@@ -38,15 +39,6 @@ def check_policy(policy: ProjectPolicy) -> None:
 
 def check_length(retention: timedelta, what: str) -> None:
     if retention < SHORTEST_RETENTION:
-        raise InvalidRetention(f"{what} has to be {told(SHORTEST_RETENTION)} or longer")
+        raise InvalidRetention(f"{what} has to be {told_duration(SHORTEST_RETENTION)} or longer")
     if retention > LONGEST_RETENTION:
-        raise InvalidRetention(f"{what} can be {told(LONGEST_RETENTION)} at most")
-
-
-def told(length: timedelta) -> str:
-    """A length of time as settings take it: 90s, 36h, 7d."""
-    seconds = int(length.total_seconds())
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds and seconds % size == 0:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
+        raise InvalidRetention(f"{what} can be {told_duration(LONGEST_RETENTION)} at most")
