@@ -7,6 +7,7 @@
     ├── StorageError                what an adapter cannot do: StorageFull, StorageUnavailable
     ├── SettingsError               settings.py: told at start, exit code 2
     ├── DatabaseUnusable            adapters/sql/migrate.py: told at start
+    ├── MaintenanceError            maintenance/: told by `layover admin`
     └── CliError, ClientError       cli/ and client/: told to a user, exit codes in cli/errors.py
 
 Each part declares its own leaves beside its models. Errors hold facts (repository, digest,

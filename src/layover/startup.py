@@ -16,18 +16,30 @@ from layover.settings import Settings, SettingsError
 
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105  # a file's name
 
+# What marks a folder that no server may start in.
+RESTORING_FILE = "restoring"
+BACKUP_FILE = "backup.json"
+_REFUSED = {
+    RESTORING_FILE: "{} holds an unfinished restore: run `layover admin restore` again",
+    BACKUP_FILE: "{} is a backup: restore it with `layover admin restore`, into another folder",
+}
+
 _BACKLOG = 2048
 
 _log = structlog.get_logger(__name__)
 
 
 @contextmanager
-def locked(data_dir: Path) -> Iterator[None]:
+def locked(data_dir: Path, *, restores: bool = False) -> Iterator[None]:
     """Hold the data folder, made when missing, so that no second server uses it.
 
-    Raises SettingsError.
+    Raises SettingsError; also for a folder that is a backup, and, unless the caller `restores`,
+    for one that is only half restored.
     """
     try:
+        for name, reason in _REFUSED.items():
+            if (data_dir / name).exists() and not (restores and name == RESTORING_FILE):
+                raise SettingsError(f"data_dir: {reason.format(data_dir)}")
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (data_dir / "lock").open("w")
     except OSError as error:

@@ -5,7 +5,13 @@ Like `serve`, these commands load the server's parts when called. Each is a modu
 
 import click
 
+from layover.cli.admin_backup import backup, restore
+
 
 @click.group("admin", epilog="Example: layover admin backup /mnt/backup/layover")
 def command() -> None:
     """Look after a server's data, on the machine where it lies."""
+
+
+command.add_command(backup)
+command.add_command(restore)

@@ -65,6 +65,11 @@ def known_revision() -> str:
     return head
 
 
+def known_revisions() -> frozenset[str]:
+    """Every schema that this release can work with, once it has migrated it."""
+    return frozenset(script.revision for script in _scripts(_config()).walk_revisions())
+
+
 class SchemaWatch:
     """Notices that another release migrated the database under a server that runs.
 
@@ -105,18 +110,23 @@ def _scripts(config: Config) -> ScriptDirectory:
 def _migrate(engine: Engine) -> None:
     config = _config()
     known = {script.revision for script in _scripts(config).walk_revisions()}
-    if engine.dialect.name == "postgresql":
-        # It has to see what whoever held the lock before has done.
-        engine = engine.execution_options(isolation_level="READ COMMITTED")
-    with engine.connect() as connection, _foreign_keys_unchecked(connection), connection.begin():
+    with engine.connect() as connection:
         if engine.dialect.name == "postgresql":
+            # It has to see what whoever held the lock before has done.
+            connection.execution_options(isolation_level="READ COMMITTED")
+        _migrate_on(connection, config, known)
+
+
+def _migrate_on(connection: Connection, config: Config, known: set[str]) -> None:
+    with _foreign_keys_unchecked(connection), connection.begin():
+        if connection.dialect.name == "postgresql":
             _prepare_postgresql(connection)
         current = MigrationContext.configure(connection).get_current_revision()
         if current is not None and current not in known:
             raise SchemaUnknown(current)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-        if engine.dialect.name == "sqlite":
+        if connection.dialect.name == "sqlite":
             broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
             assert broken is None, f"a migration broke a foreign key: {broken}"
 
