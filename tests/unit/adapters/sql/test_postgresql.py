@@ -264,7 +264,9 @@ def small_tablespace(own_postgres: Postgres) -> Iterator[str]:
     subprocess.run(mount, check=True)
     try:
         # It has to be a folder of the server's user.
-        own_postgres.execute(f"COPY (SELECT) TO PROGRAM 'mkdir -m 700 {disk}/space'")
+        (disk / "space").mkdir(mode=0o700)
+        owner = own_postgres.folder.stat()
+        os.chown(disk / "space", owner.st_uid, owner.st_gid)
         own_postgres.execute(f"CREATE TABLESPACE small LOCATION '{disk}/space'")
         yield "small"
         own_postgres.execute("DROP TABLESPACE small")
