@@ -1,4 +1,4 @@
-"""How lengths of time and sizes are written, in settings, flags and answers: 90s, 36h, 7d; 20GiB."""
+"""How lengths of time and sizes are written, in settings, flags and answers: 36h, 7d; 20GiB."""
 
 import re
 from datetime import timedelta

@@ -19,7 +19,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import builds_pb
-from .builds_pb import DeleteBuildRequest, DeleteBuildResponse, GetBuildLogRequest, GetBuildLogResponse, GetBuildRequest, GetBuildResponse, ListBuildsRequest, ListBuildsResponse
+from .builds_pb import DeleteBuildRequest, DeleteBuildResponse, GetBuildLogRequest, GetBuildLogResponse, GetBuildRequest, GetBuildResponse, GetReceiptKeyRequest, GetReceiptKeyResponse, GetReceiptRequest, GetReceiptResponse, KeepBuildRequest, KeepBuildResponse, ListBuildsRequest, ListBuildsResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -46,9 +46,27 @@ class BuildsService(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def keep_build(self, request: KeepBuildRequest, ctx: RequestContext[KeepBuildRequest, KeepBuildResponse], /) -> KeepBuildResponse:
+        """
+        Lets an ended build live for a time from now on; never shorter than it would have.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def delete_build(self, request: DeleteBuildRequest, ctx: RequestContext[DeleteBuildRequest, DeleteBuildResponse], /) -> DeleteBuildResponse:
         """
         Deletes the build, its tags and its manifests. A running build is canceled first.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def get_receipt(self, request: GetReceiptRequest, ctx: RequestContext[GetReceiptRequest, GetReceiptResponse], /) -> GetReceiptResponse:
+        """
+        What became of a build that is gone and collected.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def get_receipt_key(self, request: GetReceiptKeyRequest, ctx: RequestContext[GetReceiptKeyRequest, GetReceiptKeyResponse], /) -> GetReceiptKeyResponse:
+        """
+        The key that receipts are signed with.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -103,6 +121,17 @@ class BuildsServiceASGIApplication(ConnectASGIApplication[BuildsService]):
                     ),
                     function=svc.get_build_log,
                 ),
+                "/layover.v1.BuildsService/KeepBuild": Endpoint.unary(
+                    method=MethodInfo(
+                        name="KeepBuild",
+                        service_name="layover.v1.BuildsService",
+                        input=KeepBuildRequest,
+                        output=KeepBuildResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.keep_build,
+                ),
                 "/layover.v1.BuildsService/DeleteBuild": Endpoint.unary(
                     method=MethodInfo(
                         name="DeleteBuild",
@@ -113,6 +142,28 @@ class BuildsServiceASGIApplication(ConnectASGIApplication[BuildsService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.delete_build,
+                ),
+                "/layover.v1.BuildsService/GetReceipt": Endpoint.unary(
+                    method=MethodInfo(
+                        name="GetReceipt",
+                        service_name="layover.v1.BuildsService",
+                        input=GetReceiptRequest,
+                        output=GetReceiptResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.get_receipt,
+                ),
+                "/layover.v1.BuildsService/GetReceiptKey": Endpoint.unary(
+                    method=MethodInfo(
+                        name="GetReceiptKey",
+                        service_name="layover.v1.BuildsService",
+                        input=GetReceiptKeyRequest,
+                        output=GetReceiptKeyResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.get_receipt_key,
                 ),
             },
             interceptors=interceptors,
@@ -194,6 +245,29 @@ class BuildsServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def keep_build(
+        self,
+        request: KeepBuildRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> KeepBuildResponse:
+        """
+        Lets an ended build live for a time from now on; never shorter than it would have.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="KeepBuild",
+                service_name="layover.v1.BuildsService",
+                input=KeepBuildRequest,
+                output=KeepBuildResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     async def delete_build(
         self,
         request: DeleteBuildRequest,
@@ -217,6 +291,52 @@ class BuildsServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def get_receipt(
+        self,
+        request: GetReceiptRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> GetReceiptResponse:
+        """
+        What became of a build that is gone and collected.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetReceipt",
+                service_name="layover.v1.BuildsService",
+                input=GetReceiptRequest,
+                output=GetReceiptResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def get_receipt_key(
+        self,
+        request: GetReceiptKeyRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> GetReceiptKeyResponse:
+        """
+        The key that receipts are signed with.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetReceiptKey",
+                service_name="layover.v1.BuildsService",
+                input=GetReceiptKeyRequest,
+                output=GetReceiptKeyResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class BuildsServiceSync(Protocol):
     def list_builds(self, request: ListBuildsRequest, ctx: RequestContext[ListBuildsRequest, ListBuildsResponse], /) -> ListBuildsResponse:
@@ -234,9 +354,27 @@ class BuildsServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def keep_build(self, request: KeepBuildRequest, ctx: RequestContext[KeepBuildRequest, KeepBuildResponse], /) -> KeepBuildResponse:
+        """
+        Lets an ended build live for a time from now on; never shorter than it would have.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def delete_build(self, request: DeleteBuildRequest, ctx: RequestContext[DeleteBuildRequest, DeleteBuildResponse], /) -> DeleteBuildResponse:
         """
         Deletes the build, its tags and its manifests. A running build is canceled first.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def get_receipt(self, request: GetReceiptRequest, ctx: RequestContext[GetReceiptRequest, GetReceiptResponse], /) -> GetReceiptResponse:
+        """
+        What became of a build that is gone and collected.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def get_receipt_key(self, request: GetReceiptKeyRequest, ctx: RequestContext[GetReceiptKeyRequest, GetReceiptKeyResponse], /) -> GetReceiptKeyResponse:
+        """
+        The key that receipts are signed with.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -289,6 +427,17 @@ class BuildsServiceWSGIApplication(ConnectWSGIApplication):
                     ),
                     function=service.get_build_log,
                 ),
+                "/layover.v1.BuildsService/KeepBuild": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="KeepBuild",
+                        service_name="layover.v1.BuildsService",
+                        input=KeepBuildRequest,
+                        output=KeepBuildResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.keep_build,
+                ),
                 "/layover.v1.BuildsService/DeleteBuild": EndpointSync.unary(
                     method=MethodInfo(
                         name="DeleteBuild",
@@ -299,6 +448,28 @@ class BuildsServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.delete_build,
+                ),
+                "/layover.v1.BuildsService/GetReceipt": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="GetReceipt",
+                        service_name="layover.v1.BuildsService",
+                        input=GetReceiptRequest,
+                        output=GetReceiptResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.get_receipt,
+                ),
+                "/layover.v1.BuildsService/GetReceiptKey": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="GetReceiptKey",
+                        service_name="layover.v1.BuildsService",
+                        input=GetReceiptKeyRequest,
+                        output=GetReceiptKeyResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.get_receipt_key,
                 ),
             },
             interceptors=interceptors,
@@ -380,6 +551,29 @@ class BuildsServiceClientSync(ConnectClientSync):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    def keep_build(
+        self,
+        request: KeepBuildRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> KeepBuildResponse:
+        """
+        Lets an ended build live for a time from now on; never shorter than it would have.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="KeepBuild",
+                service_name="layover.v1.BuildsService",
+                input=KeepBuildRequest,
+                output=KeepBuildResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     def delete_build(
         self,
         request: DeleteBuildRequest,
@@ -397,6 +591,52 @@ class BuildsServiceClientSync(ConnectClientSync):
                 service_name="layover.v1.BuildsService",
                 input=DeleteBuildRequest,
                 output=DeleteBuildResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def get_receipt(
+        self,
+        request: GetReceiptRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> GetReceiptResponse:
+        """
+        What became of a build that is gone and collected.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetReceipt",
+                service_name="layover.v1.BuildsService",
+                input=GetReceiptRequest,
+                output=GetReceiptResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def get_receipt_key(
+        self,
+        request: GetReceiptKeyRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> GetReceiptKeyResponse:
+        """
+        The key that receipts are signed with.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="GetReceiptKey",
+                service_name="layover.v1.BuildsService",
+                input=GetReceiptKeyRequest,
+                output=GetReceiptKeyResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

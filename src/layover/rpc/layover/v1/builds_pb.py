@@ -13,14 +13,15 @@ from typing import Literal, NoReturn, TYPE_CHECKING, TypeAlias
 
 from protobuf import Enum, Message
 from protobuf._codegen import file_desc
-from protobuf.wkt.google.protobuf import timestamp_pb
+from protobuf.wkt.google.protobuf import duration_pb, timestamp_pb
 
 if TYPE_CHECKING:
     from protobuf import DescFile
+    from protobuf.wkt.google.protobuf.duration_pb import Duration
     from protobuf.wkt.google.protobuf.timestamp_pb import Timestamp
 
 
-_BuildFields: TypeAlias = Literal["id", "status", "project_id", "created_at", "started_at", "finished_at", "command", "save", "tags", "images", "size_bytes", "error"]
+_BuildFields: TypeAlias = Literal["id", "status", "project_id", "created_at", "started_at", "finished_at", "command", "save", "tags", "images", "size_bytes", "error", "expires_at", "retention"]
 
 class Build(Message[_BuildFields]):
     """
@@ -94,9 +95,21 @@ class Build(Message[_BuildFields]):
             ```proto
             string error = 12;
             ```
+        expires_at:
+            When it is gone, with all that belongs to it. Unset until the build ended.
+
+            ```proto
+            optional google.protobuf.Timestamp expires_at = 13;
+            ```
+        retention:
+            How long it is kept from its end.
+
+            ```proto
+            optional google.protobuf.Duration retention = 14;
+            ```
     """
 
-    __slots__ = ("id", "status", "project_id", "created_at", "started_at", "finished_at", "command", "save", "tags", "images", "size_bytes", "error")
+    __slots__ = ("id", "status", "project_id", "created_at", "started_at", "finished_at", "command", "save", "tags", "images", "size_bytes", "error", "expires_at", "retention")
 
     if TYPE_CHECKING:
 
@@ -115,6 +128,8 @@ class Build(Message[_BuildFields]):
             images: list[SavedImage] | None = None,
             size_bytes: int = 0,
             error: str = "",
+            expires_at: Timestamp | None = None,
+            retention: Duration | None = None,
         ) -> None:
             pass
 
@@ -130,6 +145,8 @@ class Build(Message[_BuildFields]):
         images: list[SavedImage]
         size_bytes: int
         error: str
+        expires_at: Timestamp | None
+        retention: Duration | None
 
 _SavedImageFields: TypeAlias = Literal["target", "reference", "digest", "platforms", "size_bytes"]
 
@@ -555,6 +572,192 @@ class DeleteBuildResponse(Message[_DeleteBuildResponseFields]):
         ) -> None:
             pass
 
+_KeepBuildRequestFields: TypeAlias = Literal["build_id", "retention"]
+
+class KeepBuildRequest(Message[_KeepBuildRequestFields]):
+    """
+    ```proto
+    message layover.v1.KeepBuildRequest
+    ```
+
+    Attributes:
+        build_id:
+            ```proto
+            string build_id = 1;
+            ```
+        retention:
+            ```proto
+            optional google.protobuf.Duration retention = 2;
+            ```
+    """
+
+    __slots__ = ("build_id", "retention")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            build_id: str = "",
+            retention: Duration | None = None,
+        ) -> None:
+            pass
+
+        build_id: str
+        retention: Duration | None
+
+_KeepBuildResponseFields: TypeAlias = Literal["expires_at"]
+
+class KeepBuildResponse(Message[_KeepBuildResponseFields]):
+    """
+    ```proto
+    message layover.v1.KeepBuildResponse
+    ```
+
+    Attributes:
+        expires_at:
+            When it is gone; later than asked for where it lived longer anyway.
+
+            ```proto
+            optional google.protobuf.Timestamp expires_at = 1;
+            ```
+    """
+
+    __slots__ = ("expires_at",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            expires_at: Timestamp | None = None,
+        ) -> None:
+            pass
+
+        expires_at: Timestamp | None
+
+_GetReceiptRequestFields: TypeAlias = Literal["build_id"]
+
+class GetReceiptRequest(Message[_GetReceiptRequestFields]):
+    """
+    ```proto
+    message layover.v1.GetReceiptRequest
+    ```
+
+    Attributes:
+        build_id:
+            ```proto
+            string build_id = 1;
+            ```
+    """
+
+    __slots__ = ("build_id",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            build_id: str = "",
+        ) -> None:
+            pass
+
+        build_id: str
+
+_GetReceiptResponseFields: TypeAlias = Literal["document", "signature", "public_key"]
+
+class GetReceiptResponse(Message[_GetReceiptResponseFields]):
+    """
+    ```proto
+    message layover.v1.GetReceiptResponse
+    ```
+
+    Attributes:
+        document:
+            JSON in UTF-8, its keys sorted, without white space: the very bytes that are signed.
+
+            ```proto
+            bytes document = 1;
+            ```
+        signature:
+            Ed25519 (RFC 8032).
+
+            ```proto
+            bytes signature = 2;
+            ```
+        public_key:
+            32 bytes.
+
+            ```proto
+            bytes public_key = 3;
+            ```
+    """
+
+    __slots__ = ("document", "signature", "public_key")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            document: bytes = b"",
+            signature: bytes = b"",
+            public_key: bytes = b"",
+        ) -> None:
+            pass
+
+        document: bytes
+        signature: bytes
+        public_key: bytes
+
+_GetReceiptKeyRequestFields: TypeAlias = NoReturn
+
+class GetReceiptKeyRequest(Message[_GetReceiptKeyRequestFields]):
+    """
+    ```proto
+    message layover.v1.GetReceiptKeyRequest
+    ```
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+        ) -> None:
+            pass
+
+_GetReceiptKeyResponseFields: TypeAlias = Literal["public_key"]
+
+class GetReceiptKeyResponse(Message[_GetReceiptKeyResponseFields]):
+    """
+    ```proto
+    message layover.v1.GetReceiptKeyResponse
+    ```
+
+    Attributes:
+        public_key:
+            Ed25519, 32 bytes.
+
+            ```proto
+            bytes public_key = 1;
+            ```
+    """
+
+    __slots__ = ("public_key",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            public_key: bytes = b"",
+        ) -> None:
+            pass
+
+        public_key: bytes
+
 class BuildStatus(Enum):
     """
     ```proto
@@ -597,8 +800,9 @@ class BuildStatus(Enum):
 
 
 _DESC = file_desc(
-    b'\n\x17layover/v1/builds.proto\x12\nlayover.v1\x1a\x1fgoogle/protobuf/timestamp.proto"\xc1\x03\n\x05Build\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12/\n\x06status\x18\x02 \x01(\x0e2\x17.layover.v1.BuildStatusR\x06status\x12\x1d\n\nproject_id\x18\x03 \x01(\tR\tprojectId\x129\n\ncreated_at\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n\nstarted_at\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartedAt\x12;\n\x0bfinished_at\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\nfinishedAt\x12\x18\n\x07command\x18\x07 \x01(\tR\x07command\x12\x12\n\x04save\x18\x08 \x01(\x08R\x04save\x12\x12\n\x04tags\x18\t \x03(\tR\x04tags\x12.\n\x06images\x18\n \x03(\x0b2\x16.layover.v1.SavedImageR\x06images\x12\x1d\n\nsize_bytes\x18\x0b \x01(\x04R\tsizeBytes\x12\x14\n\x05error\x18\x0c \x01(\tR\x05error"\x97\x01\n\nSavedImage\x12\x16\n\x06target\x18\x01 \x01(\tR\x06target\x12\x1c\n\treference\x18\x02 \x01(\tR\treference\x12\x16\n\x06digest\x18\x03 \x01(\tR\x06digest\x12\x1c\n\tplatforms\x18\x04 \x03(\tR\tplatforms\x12\x1d\n\nsize_bytes\x18\x05 \x01(\x04R\tsizeBytes"\xda\x01\n\x04Step\x12\x16\n\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x129\n\nstarted_at\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartedAt\x12=\n\x0ccompleted_at\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\x0bcompletedAt\x12\x16\n\x06cached\x18\x05 \x01(\x08R\x06cached\x12\x14\n\x05error\x18\x06 \x01(\tR\x05error"\\\n\nDockerfile\x12\x16\n\x06target\x18\x01 \x01(\tR\x06target\x12\x1a\n\x08filename\x18\x02 \x01(\tR\x08filename\x12\x1a\n\x08contents\x18\x03 \x01(\tR\x08contents"n\n\x11ListBuildsRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken"g\n\x12ListBuildsResponse\x12)\n\x06builds\x18\x01 \x03(\x0b2\x11.layover.v1.BuildR\x06builds\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken",\n\x0fGetBuildRequest\x12\x19\n\x08build_id\x18\x01 \x01(\tR\x07buildId"\x9d\x01\n\x10GetBuildResponse\x12\'\n\x05build\x18\x01 \x01(\x0b2\x11.layover.v1.BuildR\x05build\x12&\n\x05steps\x18\x02 \x03(\x0b2\x10.layover.v1.StepR\x05steps\x128\n\x0bdockerfiles\x18\x03 \x03(\x0b2\x16.layover.v1.DockerfileR\x0bdockerfiles"/\n\x12GetBuildLogRequest\x12\x19\n\x08build_id\x18\x01 \x01(\tR\x07buildId"\xa2\x01\n\x13GetBuildLogResponse\x12\x1f\n\x0bstep_digest\x18\x01 \x01(\tR\nstepDigest\x128\n\ttimestamp\x18\x02 \x01(\x0b2\x1a.google.protobuf.TimestampR\ttimestamp\x12\x16\n\x06stream\x18\x03 \x01(\x05R\x06stream\x12\x18\n\x07message\x18\x04 \x01(\x0cR\x07message"/\n\x12DeleteBuildRequest\x12\x19\n\x08build_id\x18\x01 \x01(\tR\x07buildId"\x15\n\x13DeleteBuildResponse*\xae\x01\n\x0bBuildStatus\x12\x1c\n\x18BUILD_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14BUILD_STATUS_CREATED\x10\x01\x12\x18\n\x14BUILD_STATUS_RUNNING\x10\x02\x12\x19\n\x15BUILD_STATUS_FINISHED\x10\x03\x12\x17\n\x13BUILD_STATUS_FAILED\x10\x04\x12\x19\n\x15BUILD_STATUS_CANCELED\x10\x052\xc5\x02\n\rBuildsService\x12K\n\nListBuilds\x12\x1d.layover.v1.ListBuildsRequest\x1a\x1e.layover.v1.ListBuildsResponse\x12E\n\x08GetBuild\x12\x1b.layover.v1.GetBuildRequest\x1a\x1c.layover.v1.GetBuildResponse\x12P\n\x0bGetBuildLog\x12\x1e.layover.v1.GetBuildLogRequest\x1a\x1f.layover.v1.GetBuildLogResponse0\x01\x12N\n\x0bDeleteBuild\x12\x1e.layover.v1.DeleteBuildRequest\x1a\x1f.layover.v1.DeleteBuildResponseb\x06proto3',
+    b'\n\x17layover/v1/builds.proto\x12\nlayover.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xb5\x04\n\x05Build\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12/\n\x06status\x18\x02 \x01(\x0e2\x17.layover.v1.BuildStatusR\x06status\x12\x1d\n\nproject_id\x18\x03 \x01(\tR\tprojectId\x129\n\ncreated_at\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n\nstarted_at\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartedAt\x12;\n\x0bfinished_at\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\nfinishedAt\x12\x18\n\x07command\x18\x07 \x01(\tR\x07command\x12\x12\n\x04save\x18\x08 \x01(\x08R\x04save\x12\x12\n\x04tags\x18\t \x03(\tR\x04tags\x12.\n\x06images\x18\n \x03(\x0b2\x16.layover.v1.SavedImageR\x06images\x12\x1d\n\nsize_bytes\x18\x0b \x01(\x04R\tsizeBytes\x12\x14\n\x05error\x18\x0c \x01(\tR\x05error\x129\n\nexpires_at\x18\r \x01(\x0b2\x1a.google.protobuf.TimestampR\texpiresAt\x127\n\tretention\x18\x0e \x01(\x0b2\x19.google.protobuf.DurationR\tretention"\x97\x01\n\nSavedImage\x12\x16\n\x06target\x18\x01 \x01(\tR\x06target\x12\x1c\n\treference\x18\x02 \x01(\tR\treference\x12\x16\n\x06digest\x18\x03 \x01(\tR\x06digest\x12\x1c\n\tplatforms\x18\x04 \x03(\tR\tplatforms\x12\x1d\n\nsize_bytes\x18\x05 \x01(\x04R\tsizeBytes"\xda\x01\n\x04Step\x12\x16\n\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x129\n\nstarted_at\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartedAt\x12=\n\x0ccompleted_at\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\x0bcompletedAt\x12\x16\n\x06cached\x18\x05 \x01(\x08R\x06cached\x12\x14\n\x05error\x18\x06 \x01(\tR\x05error"\\\n\nDockerfile\x12\x16\n\x06target\x18\x01 \x01(\tR\x06target\x12\x1a\n\x08filename\x18\x02 \x01(\tR\x08filename\x12\x1a\n\x08contents\x18\x03 \x01(\tR\x08contents"n\n\x11ListBuildsRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken"g\n\x12ListBuildsResponse\x12)\n\x06builds\x18\x01 \x03(\x0b2\x11.layover.v1.BuildR\x06builds\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken",\n\x0fGetBuildRequest\x12\x19\n\x08build_id\x18\x01 \x01(\tR\x07buildId"\x9d\x01\n\x10GetBuildResponse\x12\'\n\x05build\x18\x01 \x01(\x0b2\x11.layover.v1.BuildR\x05build\x12&\n\x05steps\x18\x02 \x03(\x0b2\x10.layover.v1.StepR\x05steps\x128\n\x0bdockerfiles\x18\x03 \x03(\x0b2\x16.layover.v1.DockerfileR\x0bdockerfiles"/\n\x12GetBuildLogRequest\x12\x19\n\x08build_id\x18\x01 \x01(\tR\x07buildId"\xa2\x01\n\x13GetBuildLogResponse\x12\x1f\n\x0bstep_digest\x18\x01 \x01(\tR\nstepDigest\x128\n\ttimestamp\x18\x02 \x01(\x0b2\x1a.google.protobuf.TimestampR\ttimestamp\x12\x16\n\x06stream\x18\x03 \x01(\x05R\x06stream\x12\x18\n\x07message\x18\x04 \x01(\x0cR\x07message"/\n\x12DeleteBuildRequest\x12\x19\n\x08build_id\x18\x01 \x01(\tR\x07buildId"\x15\n\x13DeleteBuildResponse"f\n\x10KeepBuildRequest\x12\x19\n\x08build_id\x18\x01 \x01(\tR\x07buildId\x127\n\tretention\x18\x02 \x01(\x0b2\x19.google.protobuf.DurationR\tretention"N\n\x11KeepBuildResponse\x129\n\nexpires_at\x18\x01 \x01(\x0b2\x1a.google.protobuf.TimestampR\texpiresAt".\n\x11GetReceiptRequest\x12\x19\n\x08build_id\x18\x01 \x01(\tR\x07buildId"m\n\x12GetReceiptResponse\x12\x1a\n\x08document\x18\x01 \x01(\x0cR\x08document\x12\x1c\n\tsignature\x18\x02 \x01(\x0cR\tsignature\x12\x1d\n\npublic_key\x18\x03 \x01(\x0cR\tpublicKey"\x16\n\x14GetReceiptKeyRequest"6\n\x15GetReceiptKeyResponse\x12\x1d\n\npublic_key\x18\x01 \x01(\x0cR\tpublicKey*\xae\x01\n\x0bBuildStatus\x12\x1c\n\x18BUILD_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14BUILD_STATUS_CREATED\x10\x01\x12\x18\n\x14BUILD_STATUS_RUNNING\x10\x02\x12\x19\n\x15BUILD_STATUS_FINISHED\x10\x03\x12\x17\n\x13BUILD_STATUS_FAILED\x10\x04\x12\x19\n\x15BUILD_STATUS_CANCELED\x10\x052\xb2\x04\n\rBuildsService\x12K\n\nListBuilds\x12\x1d.layover.v1.ListBuildsRequest\x1a\x1e.layover.v1.ListBuildsResponse\x12E\n\x08GetBuild\x12\x1b.layover.v1.GetBuildRequest\x1a\x1c.layover.v1.GetBuildResponse\x12P\n\x0bGetBuildLog\x12\x1e.layover.v1.GetBuildLogRequest\x1a\x1f.layover.v1.GetBuildLogResponse0\x01\x12H\n\tKeepBuild\x12\x1c.layover.v1.KeepBuildRequest\x1a\x1d.layover.v1.KeepBuildResponse\x12N\n\x0bDeleteBuild\x12\x1e.layover.v1.DeleteBuildRequest\x1a\x1f.layover.v1.DeleteBuildResponse\x12K\n\nGetReceipt\x12\x1d.layover.v1.GetReceiptRequest\x1a\x1e.layover.v1.GetReceiptResponse\x12T\n\rGetReceiptKey\x12 .layover.v1.GetReceiptKeyRequest\x1a!.layover.v1.GetReceiptKeyResponseb\x06proto3',
     [
+        duration_pb.desc(),
         timestamp_pb.desc(),
     ],
     {
@@ -614,6 +818,12 @@ _DESC = file_desc(
         "GetBuildLogResponse": GetBuildLogResponse,
         "DeleteBuildRequest": DeleteBuildRequest,
         "DeleteBuildResponse": DeleteBuildResponse,
+        "KeepBuildRequest": KeepBuildRequest,
+        "KeepBuildResponse": KeepBuildResponse,
+        "GetReceiptRequest": GetReceiptRequest,
+        "GetReceiptResponse": GetReceiptResponse,
+        "GetReceiptKeyRequest": GetReceiptKeyRequest,
+        "GetReceiptKeyResponse": GetReceiptKeyResponse,
         "BuildStatus": BuildStatus,
     },
 )
