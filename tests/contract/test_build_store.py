@@ -12,6 +12,7 @@ from sqlalchemy import Table, func, insert, select
 from layover.adapters.sql.builds import SqlBuildStore
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.migrate import migrate
+from layover.adapters.sql.retention import SqlRetentionStore
 from layover.adapters.sql.schema import build_logs, build_steps, organizations, projects
 from layover.builds.builders import LeaseState
 from layover.builds.limits import MAX_LOG_BYTES, MAX_READ_CHARACTERS, MAX_STEPS, MAX_TARGETS
@@ -27,6 +28,7 @@ from layover.builds.models import (
     PageKey,
     Step,
 )
+from layover.registry.models import Gone
 from tests.contract.conftest import DATABASES, url_of
 from tests.stores import MAX_RETENTION, RETENTION
 from tests.unit.builds.memory import START, MemoryBuildStore
@@ -129,7 +131,13 @@ async def test_an_ended_build_does_not_change(store: Store) -> None:
     await store.add(build())
     later = START + timedelta(seconds=1)
     assert await store.end("build1", BuildStatus.FAILED, "why", later)
-    expected = replace(build(), status=BuildStatus.FAILED, error="why", finished_at=later)
+    expected = replace(
+        build(),
+        status=BuildStatus.FAILED,
+        error="why",
+        finished_at=later,
+        expires_at=later + RETENTION,
+    )
     assert await store.find("build1") == expected
     assert not await store.end("build1", BuildStatus.FINISHED, None, later)
     await store.mark_seen("build1", later, starts=True)
@@ -152,17 +160,59 @@ async def test_only_live_builds_that_were_not_seen_vanish(store: Store) -> None:
     assert await store.end_vanished(seen_before, "silent", START) == []
 
 
-async def test_a_deleted_build_leaves_nothing(store: Store) -> None:
+async def test_a_deleted_build_is_hidden_once_and_lists_no_more(store: Store) -> None:
     await store.add(build())
-    await store.record("build1", [Step("sha256:a", "RUN")], log(b"x"), START)
-    await store.put_dockerfiles("build1", [Dockerfile("", "Dockerfile", "FROM x")])
-    await store.lease(build(), AMD, lambda _: "builder", START)
-    await store.delete("build1")
-    assert await store.find("build1") is None
-    assert await store.list_steps("build1") == []
-    assert await store.read_log("build1", 0, 10) == []
-    assert await store.list_dockerfiles("build1") == []
-    assert await store.count_leases() == {}
+    assert not await store.delete("unknown", START)
+    later = START + timedelta(seconds=5)
+    assert await store.delete("build1", later)
+    assert not await store.delete("build1", later)
+    found = await store.find("build1")
+    assert found is not None
+    assert found.gone(later) == Gone(is_deleted=True, at=later)
+    assert (await store.list_page("project1", None, 10, later)).builds == ()
+    # An end that comes late does not bring it back.
+    await store.end("build1", BuildStatus.FINISHED, None, later)
+    assert (await store.list_page("project1", None, 10, later)).builds == ()
+
+
+async def test_a_builds_time_counts_from_its_end_to_the_next_whole_second(store: Store) -> None:
+    for build_id in ("running", "ended", "vanished"):
+        await store.add(replace(build(build_id), retention=timedelta(seconds=10)))
+    ended_at = START + timedelta(microseconds=1)
+    await store.end("ended", BuildStatus.FINISHED, None, ended_at)
+    await store.mark_seen("running", START + timedelta(seconds=1), starts=True)
+    await store.end_vanished(START + timedelta(microseconds=1), "silent", ended_at)
+    over = START + timedelta(seconds=11)
+    for build_id, expires_at in (("running", None), ("ended", over), ("vanished", over)):
+        found = await store.find(build_id)
+        assert found is not None
+        assert (found.expires_at, found.gone(over - timedelta(microseconds=1))) == (
+            expires_at,
+            None,
+        )
+    listed = await store.list_page("project1", None, 10, over - timedelta(microseconds=1))
+    assert len(listed.builds) == 3
+    listed = await store.list_page("project1", None, 10, over)
+    assert [found.id for found in listed.builds] == ["running"]
+
+
+async def test_a_build_is_kept_while_it_is_there_and_never_for_shorter(store: Store) -> None:
+    await store.add(build())
+    hour = timedelta(hours=1)
+    assert await store.keep("build1", START + hour, START) is None
+    assert await store.keep("unknown", START + hour, START) is None
+    await store.end("build1", BuildStatus.FINISHED, None, START)
+    over = START + RETENTION
+    assert await store.keep("build1", START + hour, START) == over
+    assert await store.keep("build1", over + hour, START) == over + hour
+    assert await store.keep("build1", over + hour * 2, over + hour) is None
+    found = await store.find("build1")
+    assert found is not None
+    assert found.gone(over + hour) == Gone(is_deleted=False, at=over + hour)
+    await store.add(build("deleted"))
+    await store.end("deleted", BuildStatus.FINISHED, None, START)
+    await store.delete("deleted", START)
+    assert await store.keep("deleted", over + hour, START) is None
 
 
 async def test_a_listing_is_newest_first_and_goes_on_where_it_stopped(store: Store) -> None:
@@ -170,14 +220,15 @@ async def test_a_listing_is_newest_first_and_goes_on_where_it_stopped(store: Sto
     for build_id, age in ages.items():
         await store.add(build(build_id, age_seconds=age))
     await store.add(build("foreign", "project2"))
-    whole = await store.list_page("project1", None, 4)
+    whole = await store.list_page("project1", None, 4, START)
     everything = whole.builds
     assert not whole.has_more
     assert [found.id for found in everything] == ["b", "d", "c", "a"]
     for count, last in enumerate(everything, start=1):
-        rest = await store.list_page("project1", PageKey(last.created_at, last.id), 10)
+        rest = await store.list_page("project1", PageKey(last.created_at, last.id), 10, START)
         assert rest == BuildPage(everything[count:], has_more=False)
-    assert await store.list_page("project1", None, 2) == BuildPage(everything[:2], has_more=True)
+    first = await store.list_page("project1", None, 2, START)
+    assert first == BuildPage(everything[:2], has_more=True)
 
 
 async def test_what_one_request_reads_is_bounded_whatever_is_kept(database: Database) -> None:
@@ -188,7 +239,7 @@ async def test_what_one_request_reads_is_bounded_whatever_is_kept(database: Data
         await store.add(large)
     pages, after = [], None
     while True:
-        page = await store.list_page("project1", after, 100)
+        page = await store.list_page("project1", after, 100, START)
         pages.append([found.id for found in page.builds])
         if not page.has_more:
             break
@@ -340,11 +391,16 @@ async def test_an_ended_or_unknown_build_gets_no_lease(store: Store) -> None:
     assert await store.count_leases() == {}
 
 
-async def test_deleting_a_build_deletes_its_rows(database: Database) -> None:
-    store = SqlBuildStore(database)
+async def test_a_collected_build_leaves_word_of_itself_alone(database: Database) -> None:
+    store, retention = SqlBuildStore(database), SqlRetentionStore(database)
     await store.add(build())
     await store.record("build1", [Step("a", "RUN")], log(b"x"), START)
-    await store.delete("build1")
+    await store.delete("build1", START)
+    assert await store.find_buried("build1") is None
+    while await retention.release_ended(START, 10):
+        pass
+    assert await store.find("build1") is None
+    assert await store.find_buried("build1") == ("project1", Gone(is_deleted=True, at=START))
     for table in (build_steps, build_logs):
         assert await _count(database, table) == 0
 

@@ -18,7 +18,8 @@ from layover.builds.models import (
     SavedImage,
     Step,
 )
-from layover.identity.models import FirstTenant, Principal, Project, TokenKind
+from layover.identity.models import FirstTenant, Principal, Project, ProjectPolicy, TokenKind
+from layover.registry.models import Gone
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -49,6 +50,7 @@ class MemoryBuildStore:
 
     def __init__(self) -> None:
         self._builds: dict[str, Build] = {}
+        self._buried: dict[str, tuple[str, Gone]] = {}
         self._reports: dict[str, _Reports] = {}
         self._leases: dict[tuple[str, str], str] = {}
         self._affinities: dict[tuple[str, str], str] = {}
@@ -74,7 +76,13 @@ class MemoryBuildStore:
         build = self._builds.get(build_id)
         if build is None or build.status.has_ended:
             return False
-        self._builds[build_id] = replace(build, status=status, error=error, finished_at=now)
+        self._builds[build_id] = replace(
+            build,
+            status=status,
+            error=error,
+            finished_at=now,
+            expires_at=_whole_second(now + build.retention),
+        )
         self._release(build_id)
         return True
 
@@ -86,14 +94,39 @@ class MemoryBuildStore:
             if await self.end(build_id, BuildStatus.CANCELED, error, now)
         ]
 
-    async def delete(self, build_id: str) -> None:
-        self._builds.pop(build_id, None)
-        self._reports.pop(build_id, None)
-        self._release(build_id)
+    async def delete(self, build_id: str, now: datetime) -> bool:
+        build = self._builds.get(build_id)
+        if build is None or build.gone(now):
+            return False
+        self._builds[build_id] = replace(build, deleted_at=now)
+        return True
 
-    async def list_page(self, project_id: str, after: PageKey | None, limit: int) -> BuildPage:
+    async def keep(self, build_id: str, until: datetime, now: datetime) -> datetime | None:
+        build = self._builds.get(build_id)
+        if build is None or build.gone(now) or build.expires_at is None:
+            return None
+        kept = max(build.expires_at, _whole_second(until))
+        self._builds[build_id] = replace(build, expires_at=kept)
+        return kept
+
+    def collect(self, build_id: str, gone: Gone) -> None:
+        """What the collector does to a build whose time is over."""
+        build = self._builds.pop(build_id)
+        self._reports.pop(build_id)
+        self._buried[build_id] = (build.project_id, gone)
+
+    async def find_buried(self, build_id: str) -> tuple[str, Gone] | None:
+        return self._buried.get(build_id)
+
+    async def list_page(
+        self, project_id: str, after: PageKey | None, limit: int, now: datetime
+    ) -> BuildPage:
         found = sorted(
-            (build for build in self._builds.values() if build.project_id == project_id),
+            (
+                build
+                for build in self._builds.values()
+                if build.project_id == project_id and not build.gone(now)
+            ),
             key=lambda build: (build.created_at, build.id),
             reverse=True,
         )
@@ -189,9 +222,6 @@ class MemoryImages:
             if build_id in self._images
         }
 
-    async def delete(self, project_id: str, build_id: str) -> None:
-        self._images.pop(build_id, None)
-
 
 class MemoryBuilder:
     """A Builder that fares as a test says."""
@@ -283,6 +313,10 @@ class MemoryIdentityStore:
             if project.organization_id == organization_id
         ]
 
+    async def set_policy(self, project_id: str, policy: ProjectPolicy) -> None:
+        if project_id in self._projects:
+            self._projects[project_id] = replace(self._projects[project_id], policy=policy)
+
     async def has_organization(self) -> bool:
         return bool(self._projects)
 
@@ -292,3 +326,7 @@ class MemoryIdentityStore:
 
     async def server_key(self, name: str, candidate: bytes) -> bytes:
         return self._keys.setdefault(name, candidate)
+
+
+def _whole_second(time: datetime) -> datetime:
+    return time if time.microsecond == 0 else time.replace(microsecond=0) + timedelta(seconds=1)

@@ -2,9 +2,16 @@ from datetime import timedelta
 
 import pytest
 
-from layover.builds.errors import BuildUnknown, InvalidBuildRequest, ProjectNotGiven
+from layover.builds.errors import (
+    BuildGone,
+    BuildNotEnded,
+    BuildUnknown,
+    InvalidBuildRequest,
+    ProjectNotGiven,
+)
 from layover.builds.limits import MAX_OPTIONS_CHARACTERS
 from layover.builds.models import BuildOptions, BuildOutput, BuildStatus, Command
+from layover.identity.access import Action
 from layover.identity.models import (
     ActionDenied,
     Principal,
@@ -12,7 +19,9 @@ from layover.identity.models import (
     TokenKind,
     Unauthenticated,
 )
+from layover.identity.retention import InvalidRetention
 from layover.oci.names import InvalidTag
+from layover.registry.models import Gone
 from tests.unit.builds.world import FOREIGN_PROJECT, PROJECT, SAVED, World
 
 pytestmark = pytest.mark.anyio
@@ -222,17 +231,119 @@ async def test_more_targets_than_the_limit_are_refused() -> None:
         await World().create([SAVED] * 1001)
 
 
-async def test_deleting_a_running_build_cancels_it_and_leaves_nothing() -> None:
+async def test_deleting_a_running_build_cancels_it_and_hides_it() -> None:
     world = World()
     created = await world.create()
     build_id = created.build.id
     world.images.save(build_id, build_id)
     await world.builds.report_health(world.user, build_id)
     await world.builds.delete(world.user, build_id)
-    assert await world.store.find(build_id) is None
-    assert await world.images.of_build(PROJECT, build_id) == []
+    with pytest.raises(BuildGone, match="deleted at 2026-03-01T12:00:00Z"):
+        await world.builds.driven(world.user, build_id)
+    assert await world.status(build_id) is BuildStatus.CANCELED
     with pytest.raises(Unauthenticated):
         await world.identity.authenticate(created.token)
+
+
+async def test_a_deleted_build_is_deleted_once_and_lists_nowhere() -> None:
+    world = World()
+    build_id = await world.finished()
+    puller = (await world.pulls.pull_info(world.user, build_id)).token
+    await world.builds.delete(world.user, build_id)
+    with pytest.raises(BuildGone):
+        await world.builds.delete(world.user, build_id)
+    assert (await world.listing.list_page(world.user, PROJECT, 10, "")).builds == ()
+    with pytest.raises(Unauthenticated):
+        await world.identity.authenticate(puller)
+
+
+async def test_a_build_is_over_at_its_time_and_not_a_moment_sooner() -> None:
+    world = World()
+    build_id = await world.finished()
+    world.clock.advance(days=7, microseconds=-1)
+    assert await world.builds.find(world.user, build_id, Action.SEE_BUILDS)
+    world.clock.advance(microseconds=1)
+    with pytest.raises(BuildGone, match="expired at 2026-03-08T12:00:00Z"):
+        await world.builds.find(world.user, build_id, Action.SEE_BUILDS)
+    assert (await world.listing.list_page(world.user, PROJECT, 10, "")).builds == ()
+
+
+async def test_a_collected_build_is_told_of_to_who_may_see_it_alone() -> None:
+    world = World()
+    build_id = await world.finished()
+    world.store.collect(build_id, Gone(is_deleted=False, at=world.clock()))
+    with pytest.raises(BuildGone, match="expired at"):
+        await world.builds.find(world.user, build_id, Action.SEE_BUILDS)
+    with pytest.raises(BuildUnknown):
+        await world.builds.find(world.foreigner, build_id, Action.SEE_BUILDS)
+    own = await world.identity.authenticate((await world.create()).token)
+    with pytest.raises(BuildUnknown):
+        await world.builds.find(own, build_id, Action.SEE_BUILDS)
+
+
+async def test_a_build_is_kept_longer_and_never_shorter() -> None:
+    world = World()
+    build_id = await world.finished()
+    kept = await world.builds.keep(world.user, build_id, timedelta(days=14))
+    assert kept.expires_at == world.clock() + timedelta(days=14)
+    kept = await world.builds.keep(world.user, build_id, timedelta(days=1))
+    assert kept.expires_at == world.clock() + timedelta(days=14)
+    world.clock.advance(days=13)
+    assert await world.builds.find(world.user, build_id, Action.SEE_BUILDS)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 0.5, 91 * 86_400, 10**9])
+async def test_a_retention_out_of_bounds_is_refused(seconds: float) -> None:
+    world = World()
+    build_id = await world.finished()
+    with pytest.raises(InvalidRetention):
+        await world.builds.keep(world.user, build_id, timedelta(seconds=seconds))
+    with pytest.raises(InvalidRetention):
+        await world.builds.create(world.user, PROJECT, [SAVED], timedelta(seconds=seconds))
+
+
+async def test_what_cannot_be_kept_is_told_as_what_it_is() -> None:
+    world = World()
+    week = timedelta(days=7)
+    running = (await world.create()).build.id
+    with pytest.raises(BuildNotEnded):
+        await world.builds.keep(world.user, running, week)
+    over = await world.finished()
+    world.clock.advance(days=8)
+    with pytest.raises(BuildGone):
+        await world.builds.keep(world.user, over, week)
+    build_id = await world.finished()
+    with pytest.raises(BuildUnknown):
+        await world.builds.keep(world.foreigner, build_id, week)
+    with pytest.raises(BuildUnknown):
+        await world.builds.keep(world.user, "aaaaaaaaaa", week)
+    with pytest.raises(ActionDenied):
+        await world.builds.keep(world.puller, build_id, week)
+
+
+async def test_a_build_is_kept_for_what_was_asked_when_it_was_created() -> None:
+    world = World()
+    created = await world.builds.create(world.user, PROJECT, [SAVED], timedelta(hours=36))
+    world.clock.advance(hours=1)
+    await world.builds.finish(world.user, created.build.id, BuildStatus.FINISHED)
+    build = await world.builds.find(world.user, created.build.id, Action.SEE_BUILDS)
+    assert build.expires_at == world.clock() + timedelta(hours=36)
+
+
+async def test_no_pull_token_outlives_its_build() -> None:
+    world = World()
+    build_id = await world.finished()
+    world.clock.advance(days=7, minutes=-5)
+    for token in (
+        (await world.pulls.pull_info(world.user, build_id)).token,
+        await world.pulls.pull_token(world.user, None, build_id),
+    ):
+        world.clock.advance(minutes=4)
+        assert await world.identity.authenticate(token)
+        world.clock.advance(minutes=1)
+        with pytest.raises(Unauthenticated):
+            await world.identity.authenticate(token)
+        world.clock.advance(minutes=-5)
 
 
 async def test_a_builds_token_does_not_delete_its_build() -> None:
@@ -258,7 +369,6 @@ async def test_a_timeout_of_the_settings_counts() -> None:
     world = World()
     builds = type(world.builds)(
         world.store,
-        world.images,
         world.identity,
         world.address,
         world.clock,

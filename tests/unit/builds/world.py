@@ -43,9 +43,9 @@ class World:
         self.identity_store.add_project(FOREIGN_PROJECT, "org2")
         self.identity = IdentityService(self.identity_store, self.clock)
         self.address = PublicAddress("https://layover.example:5443")
-        self.builds = BuildService(self.store, self.images, self.identity, self.address, self.clock)
+        self.builds = BuildService(self.store, self.identity, self.address, self.clock)
         self.reports = ReportService(self.builds, self.store, self.clock)
-        self.listing = ListingService(self.builds, self.store, self.images)
+        self.listing = ListingService(self.builds, self.store, self.images, self.clock)
         self.pulls = PullService(
             self.builds,
             self.images,

@@ -31,7 +31,14 @@ TABLE = {
     TokenKind.ORGANIZATION: EVERYTHING,
     TokenKind.PROJECT: EVERYTHING,
     TokenKind.PULL: {Action.SEE_PROJECT, Action.PULL},
-    TokenKind.BUILD: EVERYTHING - {Action.DELETE, Action.CREATE_BUILD, Action.DELETE_BUILD},
+    TokenKind.BUILD: EVERYTHING
+    - {
+        Action.DELETE,
+        Action.CREATE_BUILD,
+        Action.DELETE_BUILD,
+        Action.KEEP_BUILD,
+        Action.UPDATE_PROJECT,
+    },
 }
 
 

@@ -3,14 +3,14 @@ import pytest
 from layover.oci.digest import Digest
 from layover.registry.blobs import BlobService
 from layover.registry.models import BlobUnknown
-from tests.stores import FOREIGN, NOW, REPOSITORY, SIBLING, Stores, push_blob
+from tests.stores import FOREIGN, LEASE, NOW, REPOSITORY, SIBLING, Stores, push_blob
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 def blobs(stores: Stores) -> BlobService:
-    return BlobService(stores.registry, stores.blobs, lambda: NOW)
+    return BlobService(stores.registry, stores.blobs, lambda: NOW, LEASE)
 
 
 async def test_knowing_a_digest_shows_nobody_what_their_repository_does_not_hold(
@@ -18,26 +18,28 @@ async def test_knowing_a_digest_shows_nobody_what_their_repository_does_not_hold
 ) -> None:
     # Invariant 3.
     digest = await push_blob(stores, FOREIGN, b"secret")
-    assert await blobs.size(FOREIGN, digest) == 6
+    assert (await blobs.find(FOREIGN, digest, may_push=True)).size_bytes == 6
     for repository in (REPOSITORY, SIBLING):
-        with pytest.raises(BlobUnknown):
-            await blobs.size(repository, digest)
+        for may_push in (False, True):
+            with pytest.raises(BlobUnknown):
+                await blobs.find(repository, digest, may_push=may_push)
         with pytest.raises(BlobUnknown):
             await blobs.delete(repository, digest)
-        assert not await blobs.mount(repository, SIBLING, digest)
+        for source in (repository, None):
+            assert not await blobs.mount(source, SIBLING, digest)
 
 
 async def test_a_blob_whose_bytes_are_lost_is_unknown_before_an_answer_begins(
     stores: Stores, blobs: BlobService
 ) -> None:
     digest = await push_blob(stores, REPOSITORY, b"content")
-    (path,) = (stores.folder / "blobs" / "sha256").rglob(digest.hex)
+    path = stores.folder / "blobs" / (await blobs.find(REPOSITORY, digest, may_push=False)).key
     path.write_bytes(b"conten")
     with pytest.raises(BlobUnknown):
-        await blobs.size(REPOSITORY, digest)
+        await blobs.find(REPOSITORY, digest, may_push=False)
     path.unlink()
     with pytest.raises(BlobUnknown):
-        await blobs.size(REPOSITORY, digest)
+        await blobs.find(REPOSITORY, digest, may_push=True)
 
 
 async def test_a_mount_shows_the_same_bytes_and_outlives_its_source(
@@ -46,8 +48,18 @@ async def test_a_mount_shows_the_same_bytes_and_outlives_its_source(
     digest = await push_blob(stores, REPOSITORY, b"content")
     assert await blobs.mount(REPOSITORY, SIBLING, digest)
     await blobs.delete(REPOSITORY, digest)
-    size = await blobs.size(SIBLING, digest)
-    assert b"".join([block async for block in blobs.read(digest, 0, size)]) == b"content"
+    found = await blobs.find(SIBLING, digest, may_push=False)
+    read = blobs.read(found, 0, found.size_bytes)
+    assert b"".join([block async for block in read]) == b"content"
+
+
+async def test_an_anonymous_mount_finds_what_the_project_shows(
+    stores: Stores, blobs: BlobService
+) -> None:
+    digest = await push_blob(stores, SIBLING, b"content")
+    assert not await blobs.mount(None, FOREIGN, digest)
+    assert await blobs.mount(None, REPOSITORY, digest)
+    assert await blobs.find(REPOSITORY, digest, may_push=False)
 
 
 async def test_a_blob_that_never_was_is_unknown(blobs: BlobService) -> None:

@@ -1,30 +1,33 @@
+from dataclasses import replace
+
 import pytest
 
 from layover.errors import StorageFull
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_MANIFEST, InvalidManifest
 from layover.oci.names import Tag
-from layover.registry.manifests import MAX_MANIFEST_BYTES, ManifestService
+from layover.registry.manifests import MAX_MANIFEST_BYTES, Audience, ManifestService
 from layover.registry.models import (
     DigestMismatch,
+    Gone,
     ManifestBlobUnknown,
     ManifestTooLarge,
     ManifestUnknown,
 )
-from tests.stores import NOW, REPOSITORY, Stores, descriptor, image, push_blob
+from tests.stores import LEASE, NOW, REPOSITORY, RETENTION, Stores, descriptor, image, push_blob
 from tests.unit.registry.faults import Crash, Faulty
 
 pytestmark = pytest.mark.anyio
 
 
 def service(stores: Stores, registry: object = None) -> ManifestService:
-    return ManifestService(registry or stores.registry, lambda: NOW)  # type: ignore[arg-type]  # a proxy
+    return ManifestService(registry or stores.registry, lambda: NOW, LEASE)  # type: ignore[arg-type]  # a proxy
 
 
 async def is_visible(stores: Stores, body: bytes, tag: str = "main") -> bool:
     for reference in (Tag(tag), Digest.of(body), Digest.of(body, "sha512")):
         try:
-            await service(stores).find(REPOSITORY, reference)
+            await service(stores).find(REPOSITORY, reference, Audience.READER)
         except ManifestUnknown:
             continue
         return True
@@ -48,7 +51,9 @@ async def test_a_manifest_pushed_by_digest_is_served_byte_for_byte(
     digest = Digest.of(body, algorithm)
     stored, subject = await service(stores).put(REPOSITORY, digest, body, OCI_MANIFEST, None)
     assert (stored.digest, stored.body, subject) == (digest, body, None)
-    assert await service(stores).find(REPOSITORY, digest) == stored
+    for audience in Audience:
+        found = await service(stores).find(REPOSITORY, digest, audience)
+        assert found == replace(stored, expires_at=NOW + RETENTION)
 
 
 async def test_a_manifest_with_a_subject_tells_it(stores: Stores, body: bytes) -> None:
@@ -102,9 +107,11 @@ async def test_a_crash_around_a_manifests_one_step_shows_nothing_or_all_of_it(
         await dying.put(REPOSITORY, Tag("main"), body, None, None)
     assert await is_visible(stores, body) == after
     if after:
-        assert await service(stores).find(REPOSITORY, Tag("main")) == await service(stores).find(
-            REPOSITORY, Digest.of(body)
-        )
+        by_tag, by_digest = [
+            await service(stores).find(REPOSITORY, reference, Audience.READER)
+            for reference in (Tag("main"), Digest.of(body))
+        ]
+        assert by_tag == by_digest
 
 
 async def test_a_full_disk_stores_nothing(stores: Stores, body: bytes) -> None:
@@ -123,3 +130,24 @@ async def test_a_tag_and_a_manifest_are_deleted_each_by_its_own_name(
     assert await is_visible(stores, body)
     await service(stores).delete(REPOSITORY, Digest.of(body))
     assert not await is_visible(stores, body)
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+async def test_what_is_gone_is_told_with_its_time(
+    stores: Stores, body: bytes, deletes: bool
+) -> None:
+    await service(stores).put(REPOSITORY, Tag("main"), body, None, None)
+    later = NOW + RETENTION
+    if deletes:
+        await service(stores).delete(REPOSITORY, Digest.of(body))
+    for reference in (Tag("main"), Digest.of(body)):
+        for audience in Audience:
+            after = ManifestService(stores.registry, lambda: later, LEASE)
+            with pytest.raises(ManifestUnknown) as unknown:
+                await after.find(REPOSITORY, reference, audience)
+            assert unknown.value.gone == Gone(deletes, NOW if deletes else later)
+            told = "deleted at 2026-01-01" if deletes else "expired at 2026-01-08"
+            assert f"it {told}T12:00:00Z" in str(unknown.value)
+    with pytest.raises(ManifestUnknown) as unknown:
+        await service(stores).find(REPOSITORY, Tag("never"), Audience.READER)
+    assert unknown.value.gone is None

@@ -6,12 +6,14 @@ import pytest
 
 from layover.adapters.sql import images as images_module
 from layover.adapters.sql import registry_rows
+from layover.adapters.sql.builds import SqlBuildStore
 from layover.adapters.sql.images import SqlSavedImages
 from layover.builds.models import SavedImage
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_MANIFEST, Manifest, parse_manifest
 from layover.oci.names import RepositoryName, Tag
 from tests.stores import (
+    NOW,
     REPOSITORY,
     Stores,
     descriptor,
@@ -49,8 +51,12 @@ async def save(
     return body
 
 
+async def delete(stores: Stores, build_id: str) -> None:
+    assert await SqlBuildStore(stores.database).delete(build_id, NOW)
+
+
 async def is_there(stores: Stores, body: bytes) -> bool:
-    return bool(await stores.registry.find_manifest(PROJECT, Digest.of(body)))
+    return bool(await stores.registry.find_manifest(PROJECT, Digest.of(body), NOW))
 
 
 async def test_a_saved_image_has_its_platform_and_its_size(
@@ -140,14 +146,13 @@ async def test_a_deleted_build_takes_what_it_alone_needs(
     parent = index(shared, own)
     await put_manifest(stores, PROJECT, parent, "b1", "b1")
     await put_manifest(stores, PROJECT, index(parent), "b1-nested", "b1")
-    await images.delete("mine", "b1")
+    await delete(stores, "b1")
     assert [await is_there(stores, body) for body in (parent, index(parent), own, shared)] == [
         False,
         False,
         False,
         True,
     ]
-    assert await images.of_build("mine", "b1") == []
     assert len(await images.of_build("mine", "b2")) == 1
 
 
@@ -157,13 +162,13 @@ async def test_a_deleted_build_leaves_what_anothers_index_needs(
     for content in (CONFIG, b"layer"):
         await push_blob(stores, PROJECT, content)
     child = image(b"layer", config=CONFIG)
-    await put_manifest(stores, PROJECT, child)
+    await put_manifest(stores, PROJECT, child, build_id="b1")
     for build_id in ("b1", "b2"):
         parent = index(child, annotations={"build": build_id})
         await put_manifest(stores, PROJECT, parent, build_id, build_id)
-    await images.delete("mine", "b1")
+    await delete(stores, "b1")
     assert await is_there(stores, child)
-    await images.delete("mine", "b2")
+    await delete(stores, "b2")
     assert not await is_there(stores, child)
 
 
@@ -172,12 +177,10 @@ async def test_a_deleted_build_leaves_what_others_name(
 ) -> None:
     body = await save(stores, "b1", "b1", b"layer")
     await put_manifest(stores, PROJECT, body, "kept-by-a-user")
-    await images.delete("foreign", "b1")
-    assert await stores.registry.find_manifest(PROJECT, Tag("b1"))
-    await images.delete("mine", "b1")
-    assert await stores.registry.find_manifest(PROJECT, Tag("b1")) is None
-    assert await stores.registry.find_manifest(PROJECT, Tag("kept-by-a-user"))
-    await images.delete("mine", "b1")
+    assert await stores.registry.find_manifest(PROJECT, Tag("b1"), NOW)
+    await delete(stores, "b1")
+    assert await stores.registry.find_manifest(PROJECT, Tag("b1"), NOW) is None
+    assert await stores.registry.find_manifest(PROJECT, Tag("kept-by-a-user"), NOW)
 
 
 async def test_a_save_tag_that_moved_on_is_the_next_builds(
@@ -185,8 +188,8 @@ async def test_a_save_tag_that_moved_on_is_the_next_builds(
 ) -> None:
     await save(stores, "b1", "main", b"first")
     body = await save(stores, "b2", "main", b"second")
-    await images.delete("mine", "b1")
-    found = await stores.registry.find_manifest(PROJECT, Tag("main"))
+    await delete(stores, "b1")
+    found = await stores.registry.find_manifest(PROJECT, Tag("main"), NOW)
     assert found is not None
     assert found.body == body
 
@@ -201,7 +204,7 @@ async def test_a_build_of_many_images_is_deleted_in_parts(
     ]
     parent = index(*children)
     await put_manifest(stores, PROJECT, parent, "b1", "b1")
-    await images.delete("mine", "b1")
+    await delete(stores, "b1")
     assert not any([await is_there(stores, child) for child in (*children, parent)])
 
 
@@ -216,5 +219,5 @@ async def test_another_repository_of_the_project_keeps_its_own(
     for content in (CONFIG, b"layer"):
         await push_blob(stores, REPOSITORY, content)
     await put_manifest(stores, REPOSITORY, body, "main")
-    await images.delete("mine", "b1")
-    assert await stores.registry.find_manifest(REPOSITORY, Tag("main"))
+    await delete(stores, "b1")
+    assert await stores.registry.find_manifest(REPOSITORY, Tag("main"), NOW)
