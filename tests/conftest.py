@@ -1,5 +1,5 @@
-"""Async tests run on asyncio alone, the loop that the server has. PostgreSQL is there for whoever
-asks; a missing one is an error, so the tests that need it fail."""
+"""Async tests run on asyncio alone, the loop that the server has. PostgreSQL and an S3 server are
+there for whoever asks; a missing one is an error, so the tests that need it fail."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ import pytest
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.migrate import migrate
+from tests.objects import S3Server
 from tests.postgres import Postgres
 
 
@@ -45,3 +46,11 @@ def postgres_url(postgres: Postgres, postgres_template: str) -> Iterator[str]:
     """A database that was migrated."""
     with postgres.database(postgres_template) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """The S3 server that most tests share, each with a place of its own in its bucket."""
+    server = S3Server()
+    yield server
+    server.remove()

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from layover.adapters.blobs.files import FileBlobStore
+from layover.adapters.blobs.objects import Bucket, ObjectBlobStore
 from layover.adapters.sql.database import Database, insert_or_ignore
 from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.migrate import migrate
@@ -44,22 +45,25 @@ class Stores:
     identity: SqlIdentityStore
     registry: SqlRegistryStore
     uploads: SqlUploadStore
-    blobs: FileBlobStore
+    bucket: Bucket | None
+    blobs: FileBlobStore | ObjectBlobStore
 
     def replica(self) -> AbstractContextManager["Stores"]:
         """Open them once more, as another process does."""
-        return opened(self.folder, self.database_url)
+        return opened(self.folder, self.database_url, self.bucket)
 
 
 @contextmanager
-def opened(folder: Path, database_url: str | None = None) -> Iterator[Stores]:
+def opened(
+    folder: Path, database_url: str | None = None, bucket: Bucket | None = None
+) -> Iterator[Stores]:
     """Open the stores of a data folder; again and again on the same one, as processes do.
 
-    The database is the folder's own (SQLite) unless another one is given.
+    The database is the folder's own (SQLite) unless another one is given, and so are the blobs.
     """
     database_url = database_url or f"sqlite:///{folder / 'layover.db'}"
     database = Database(database_url)
-    blobs = FileBlobStore(folder / "blobs")
+    blobs = ObjectBlobStore(bucket) if bucket else FileBlobStore(folder / "blobs")
     try:
         migrate(database.engine)
         _add_projects(database)
@@ -70,6 +74,7 @@ def opened(folder: Path, database_url: str | None = None) -> Iterator[Stores]:
             SqlIdentityStore(database),
             SqlRegistryStore(database),
             SqlUploadStore(database),
+            bucket,
             blobs,
         )
     finally:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from layover.adapters.blobs.objects import Bucket
+from tests.objects import S3Server
 from tests.stores import Stores, opened
 
 DATABASES = ("sqlite", "postgresql")
@@ -25,6 +27,11 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def stores(tmp_path: Path, database_url: str) -> Iterator[Stores]:
-    with opened(tmp_path, database_url) as stores:
+def stores(tmp_path: Path, database_url: str, request: pytest.FixtureRequest) -> Iterator[Stores]:
+    """The pairs that servers run on: SQLite with files, PostgreSQL with S3."""
+    bucket: Bucket | None = None
+    if not database_url.startswith("sqlite"):
+        server: S3Server = request.getfixturevalue("s3")
+        bucket = server.bucket()
+    with opened(tmp_path, database_url, bucket) as stores:
         yield stores

@@ -28,6 +28,7 @@ _FOREIGN = (
     "BUILDX_",
     "BUILDKIT_",
     "XDG_",
+    "AWS_",
     "CONTAINERS_",
     "REGISTRY_",
 )

@@ -54,10 +54,11 @@ class BlobStore(Protocol):
         """
         ...
 
-    async def delete(self, key: str) -> None:
-        """Remove the key's bytes, and what of them never became whole.
+    async def delete(self, key: str, *, unfinished: bool = False) -> None:
+        """Remove the key's bytes; nothing happens when they are not there.
 
-        Nothing happens when they are not there.
+        `unfinished` says that whoever wrote them may not have come to the end: then what of
+        them never became whole goes as well, and cannot become whole any more.
         """
         ...
 

@@ -287,7 +287,7 @@ class UploadService:
         """Give space back at once, which the collector does in the end."""
         try:
             for key in keys:
-                await self._blobs.delete(key)
+                await self._blobs.delete(key, unfinished=True)
         except StorageError:
             _log.warning("upload_not_removed", keys=sorted(keys))
 

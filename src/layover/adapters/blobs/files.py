@@ -1,18 +1,14 @@
 """Blobs as files of one folder.
 
-    ROOT/data/UP/UPLOAD_ID      what an upload brought, or has brought so far
-    ROOT/sha256/ab/abcdef...    as the first release named them: a blob under its digest
-    ROOT/sha512/ab/abcdef...
-
-Nothing is ever renamed: a file is a blob when a row of the database says so, and the row is
-written when the file's bytes and its name are on the disk. So a crash leaves no blob or all
-of it, and the row of a session names its file from the beginning.
+A key (keys.py) is a path in the folder. Nothing is ever renamed: a file is a blob when a row of
+the database says so, and the row is written when the file's bytes and its name are on the disk.
+So a crash leaves no blob or all of it, and the row of a session names its file from the
+beginning.
 """
 
 import asyncio
 import errno
 import os
-import re
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +19,8 @@ from typing import TypeVar
 
 import structlog
 
+from layover.adapters.blobs.blocks import blocks
+from layover.adapters.blobs.keys import FOLDERS, check_key, key_of
 from layover.errors import StorageFull, StorageUnavailable
 from layover.oci.digest import Hash
 from layover.registry.models import Part, StoredObject
@@ -35,10 +33,6 @@ _BLOCK_BYTES = 512 * 1024
 # Hashing and writing one upload take two threads; more threads than cores help as most wait
 # for the disk.
 _THREADS = 16
-
-# Three names with nothing between them that leads elsewhere.
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_KEY = re.compile(rf"{_NAME}/{_NAME}/{_NAME}", re.ASCII)
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -78,7 +72,7 @@ class FileBlobStore:
         return True
 
     def place(self, upload_id: str) -> str:
-        return f"data/{upload_id[:2]}/{upload_id}"
+        return key_of(upload_id)
 
     async def size(self, key: str) -> int | None:
         path = self._path(key)
@@ -99,7 +93,7 @@ class FileBlobStore:
         finally:
             self._close(file)
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, key: str, *, unfinished: bool = False) -> None:
         path = self._path(key)
         await self._run(lambda: path.unlink(missing_ok=True))
 
@@ -115,7 +109,7 @@ class FileBlobStore:
         file = await self._open(lambda: _open_at(path, offset))
         under_way: set[asyncio.Future[None]] = set()
         try:
-            async for block in _blocks(chunks):
+            async for block in blocks(chunks, _BLOCK_BYTES):
                 # One block is hashed and written while the next one arrives.
                 await _settle(under_way)
                 at, offset = offset, offset + len(block)
@@ -142,9 +136,7 @@ class FileBlobStore:
 
     def _path(self, key: str) -> Path:
         """Where the key's bytes are. Whatever a row says, it is inside the folder."""
-        if _KEY.fullmatch(key) is None:
-            _log.error("blob_key_refused", key=key)
-            raise StorageUnavailable
+        check_key(key)
         return self._root / key
 
     async def _open(self, call: Callable[[], int]) -> int:
@@ -170,20 +162,6 @@ class FileBlobStore:
             return await self._start(call)
         except OSError as error:
             raise _storage_error(error) from error
-
-
-async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Gather what arrives in small pieces into blocks that are worth a thread's while."""
-    pieces: list[bytes] = []
-    gathered = 0
-    async for chunk in chunks:
-        pieces.append(chunk)
-        gathered += len(chunk)
-        if gathered >= _BLOCK_BYTES:
-            yield b"".join(pieces)
-            pieces, gathered = [], 0
-    if gathered:
-        yield b"".join(pieces)
 
 
 async def _settle(under_way: set[asyncio.Future[None]]) -> None:
@@ -262,7 +240,8 @@ def _make_durable(path: Path, size_bytes: int, root: Path) -> None:
 
 
 def _folders(root: Path) -> list[Path]:
-    return [folder for kind in sorted(root.iterdir()) for folder in sorted(kind.iterdir())]
+    kinds = [root / name for name in FOLDERS if (root / name).is_dir()]
+    return [folder for kind in kinds for folder in sorted(kind.iterdir())]
 
 
 def _objects(root: Path, folder: Path) -> list[StoredObject]:
