@@ -211,7 +211,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
             *oci_routes(identity, registry_tokens, blobs, uploads, manifests, settings.url),
         ]
         for path, service in connect_apps(
-            identity, builds, reports, listing, pulls, connections, _now
+            identity, builds, reports, listing, pulls, connections, receipts, _now
         ):
             routes.append(Route(f"{path}/{{method}}", service))
         app = Starlette(routes=routes)

@@ -9,7 +9,7 @@ import pytest
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.migrate import migrate
-from layover.identity.models import FirstTenant, Principal, TokenKind
+from layover.identity.models import FirstTenant, Principal, ProjectPolicy, TokenKind
 from layover.identity.ports import IdentityStore
 from tests.stores import NOW, Stores
 
@@ -139,3 +139,32 @@ async def test_all_replicas_share_the_key_that_came_first(stores: Stores) -> Non
         )
     assert len(set(keys)) == 1
     assert await stores.identity.server_key("other", b"three") == b"three"
+
+
+async def test_a_policy_is_changed_from_what_it_is(store: IdentityStore) -> None:
+    def shorter(policy: ProjectPolicy) -> ProjectPolicy:
+        return replace(policy, retention=policy.retention - HOUR)
+
+    before = await store.find_project("mine")
+    assert before is not None
+    # At once: neither change is lost.
+    await asyncio.gather(*(store.change_policy("mine", shorter) for _ in range(3)))
+    changed = await store.change_policy(
+        "mine", lambda policy: replace(policy, extends_on_pull=True, quota_bytes=5 << 40)
+    )
+    assert changed is not None
+    assert changed.policy == ProjectPolicy(
+        before.policy.retention - 3 * HOUR, before.policy.max_retention, True, 5 << 40
+    )
+    assert await store.find_project("mine") == changed
+    assert await store.change_policy("nothing", shorter) is None
+
+
+async def test_a_change_of_a_policy_that_raises_changes_nothing(store: IdentityStore) -> None:
+    def refused(policy: ProjectPolicy) -> ProjectPolicy:
+        raise ValueError
+
+    before = await store.find_project("mine")
+    with pytest.raises(ValueError):
+        await store.change_policy("mine", refused)
+    assert await store.find_project("mine") == before

@@ -1,5 +1,6 @@
 """What identity needs of a database. Every method is one transaction."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
@@ -42,8 +43,13 @@ class IdentityStore(Protocol):
         """The organization's projects, by name."""
         ...
 
-    async def set_policy(self, project_id: str, policy: ProjectPolicy) -> None:
-        """Replace the project's policy; nothing happens when there is no such project."""
+    async def change_policy(
+        self, project_id: str, change: Callable[[ProjectPolicy], ProjectPolicy]
+    ) -> Project | None:
+        """Replace the project's policy with what `change` makes of it; return the project.
+
+        None when there is no such project. `change` may be called again, and may raise.
+        """
         ...
 
     async def has_organization(self) -> bool:

@@ -11,11 +11,13 @@ from layover.identity.models import (
     FirstTenant,
     Principal,
     Project,
+    ProjectPolicy,
     ProjectUnknown,
     TokenKind,
     Unauthenticated,
 )
 from layover.identity.ports import IdentityStore
+from layover.identity.retention import check_policy
 
 PULL_TOKEN_LIFETIME = timedelta(hours=1)
 
@@ -61,6 +63,29 @@ class IdentityService:
         """The projects that the caller may see, by name."""
         projects = await self._store.list_projects(principal.organization_id)
         return [project for project in projects if sees(principal, project)]
+
+    async def change_policy(
+        self,
+        principal: Principal,
+        project_id: str,
+        change: Callable[[ProjectPolicy], ProjectPolicy],
+    ) -> Project:
+        """Replace the project's policy with what `change` makes of it; return the project.
+
+        It holds for what is saved or pushed from now on: what is there keeps its time, also
+        where that is beyond a new maximum. Raises ProjectUnknown, ActionDenied, InvalidRetention.
+        """
+        await self.authorize(principal, Action.UPDATE_PROJECT, project_id)
+
+        def checked(policy: ProjectPolicy) -> ProjectPolicy:
+            policy = change(policy)
+            check_policy(policy)
+            return policy
+
+        project = await self._store.change_policy(project_id, checked)
+        if project is None:
+            raise ProjectUnknown(project_id)
+        return project
 
     async def create_build_token(
         self, project: Project, build_id: str, tags: frozenset[str]

@@ -313,9 +313,14 @@ class MemoryIdentityStore:
             if project.organization_id == organization_id
         ]
 
-    async def set_policy(self, project_id: str, policy: ProjectPolicy) -> None:
-        if project_id in self._projects:
-            self._projects[project_id] = replace(self._projects[project_id], policy=policy)
+    async def change_policy(
+        self, project_id: str, change: Callable[[ProjectPolicy], ProjectPolicy]
+    ) -> Project | None:
+        project = self._projects.get(project_id)
+        if project is not None:
+            project = replace(project, policy=change(project.policy))
+            self._projects[project_id] = project
+        return project
 
     async def has_organization(self) -> bool:
         return bool(self._projects)

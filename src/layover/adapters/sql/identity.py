@@ -1,11 +1,15 @@
 """Organizations, users, projects and tokens in SQL."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import (
     Connection,
     Executable,
     Insert,
+    Row,
     and_,
     bindparam,
     delete,
@@ -91,28 +95,25 @@ class SqlIdentityStore:
         rows = await self._database.look_up(
             lambda connection: connection.execute(query, {"key": key}).all()
         )
-        return [
-            Project(
-                id=row.id,
-                name=row.name,
-                organization_id=row.organization_id,
-                organization_name=row.organization_name,
-                created_at=row.created_at,
-                policy=ProjectPolicy(
-                    retention=timedelta(seconds=row.retention_seconds),
-                    max_retention=timedelta(seconds=row.max_retention_seconds),
-                    extends_on_pull=row.extends_on_pull,
-                    quota_bytes=row.quota_bytes,
-                ),
-            )
-            for row in rows
-        ]
+        return [_project(row) for row in rows]
 
-    async def set_policy(self, project_id: str, policy: ProjectPolicy) -> None:
-        statement = (
-            update(projects).where(projects.c.id == project_id).values(_policy_values(policy))
-        )
-        await self._database.write(lambda connection: connection.execute(statement))
+    async def change_policy(
+        self, project_id: str, change: Callable[[ProjectPolicy], ProjectPolicy]
+    ) -> Project | None:
+        def work(connection: Connection) -> Project | None:
+            row = connection.execute(_PROJECT_BY_ID, {"key": project_id}).first()
+            if row is None:
+                return None
+            project = _project(row)
+            project = replace(project, policy=change(project.policy))
+            connection.execute(
+                update(projects)
+                .where(projects.c.id == project_id)
+                .values(_policy_values(project.policy))
+            )
+            return project
+
+        return await self._database.write(work)
 
     async def has_organization(self) -> bool:
         query = select(organizations.c.id).limit(1)
@@ -162,6 +163,22 @@ class SqlIdentityStore:
             return key
 
         return await self._database.write(work)
+
+
+def _project(row: Row[Any]) -> Project:
+    return Project(
+        id=row.id,
+        name=row.name,
+        organization_id=row.organization_id,
+        organization_name=row.organization_name,
+        created_at=row.created_at,
+        policy=ProjectPolicy(
+            retention=timedelta(seconds=row.retention_seconds),
+            max_retention=timedelta(seconds=row.max_retention_seconds),
+            extends_on_pull=row.extends_on_pull,
+            quota_bytes=row.quota_bytes,
+        ),
+    )
 
 
 def _policy_values(policy: ProjectPolicy) -> dict[str, int | bool | None]:

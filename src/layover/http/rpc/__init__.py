@@ -16,12 +16,16 @@ from layover.http.rpc.authentication import Authentication
 from layover.http.rpc.build_service import BuildRpc
 from layover.http.rpc.builds_service import BuildsRpc
 from layover.http.rpc.errors import ErrorTranslation
-from layover.http.rpc.projects_service import ProjectsRpc
+from layover.http.rpc.projects_service import OwnProjectsRpc, ProjectsRpc
 from layover.http.rpc.protocol import CODECS, ConnectOnly
 from layover.identity.service import IdentityService
+from layover.retention.receipts import ReceiptService
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceASGIApplication
 from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceASGIApplication
 from layover.rpc.layover.v1.builds_connect import BuildsServiceASGIApplication
+from layover.rpc.layover.v1.projects_connect import (
+    ProjectsServiceASGIApplication as OwnProjectsServiceASGIApplication,
+)
 
 # A report holds a few Dockerfiles of 1 MiB or some seconds of a log.
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -34,6 +38,7 @@ def connect_apps(
     listing: ListingService,
     pulls: PullService,
     connections: ConnectionService,
+    receipts: ReceiptService,
     now: Callable[[], datetime],
 ) -> list[tuple[str, ConnectOnly]]:
     """The services as (path, ASGI application); each handles all below `path + "/"`.
@@ -45,7 +50,7 @@ def connect_apps(
     # the request's message.
     interceptors: Iterable[Interceptor] = (Authentication(identity), ErrorTranslation())
     build_rpc = BuildRpc(builds, reports, listing, pulls, connections, now)
-    builds_rpc = BuildsRpc(builds, reports, listing, pulls.address)
+    builds_rpc = BuildsRpc(builds, reports, listing, receipts, pulls.address)
     services: list[ConnectASGIApplication[Any]] = [
         BuildServiceASGIApplication(
             build_rpc,
@@ -55,6 +60,12 @@ def connect_apps(
         ),
         ProjectsServiceASGIApplication(
             ProjectsRpc(identity),
+            interceptors=interceptors,
+            read_max_bytes=MAX_MESSAGE_BYTES,
+            codecs=CODECS,
+        ),
+        OwnProjectsServiceASGIApplication(
+            OwnProjectsRpc(identity, builds),
             interceptors=interceptors,
             read_max_bytes=MAX_MESSAGE_BYTES,
             codecs=CODECS,

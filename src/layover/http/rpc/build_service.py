@@ -26,6 +26,8 @@ from layover.http.rpc.convert import (
     DEPOT_STATUSES,
     PLATFORMS,
     from_options,
+    to_duration,
+    to_length,
     to_options,
     to_report,
     to_timed_steps,
@@ -71,8 +73,12 @@ class BuildRpc(build_connect.BuildService):
         match request.required_engine:
             case pb.RequiredEngine(engine=Oneof(field="dagger" as engine)):
                 raise EngineUnsupported(engine)
+        retention = request.retention
         created = await self._builds.create(
-            caller(), request.project_id or None, to_options(request.options)
+            caller(),
+            request.project_id or None,
+            to_options(request.options),
+            None if retention is None else to_length(retention),
         )
         build, address = created.build, self._pulls.address
         response = pb.CreateBuildResponse(
@@ -81,6 +87,7 @@ class BuildRpc(build_connect.BuildService):
             registry=pb.Registry(),
             build_url=address.build_url(build.id),
             project_id=build.project_id,
+            retention=to_duration(build.retention),
         )
         if build.is_saved:
             login = base64.b64encode(f"{USERNAME}:{created.token}".encode()).decode()

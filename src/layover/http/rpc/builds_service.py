@@ -12,7 +12,9 @@ from layover.builds.models import Build, SavedImage
 from layover.builds.pulls import target_of
 from layover.builds.reports import ReportService
 from layover.http.rpc.authentication import caller
-from layover.http.rpc.convert import STATUSES, to_timestamp
+from layover.http.rpc.convert import STATUSES, to_duration, to_length, to_timestamp
+from layover.identity.retention import InvalidRetention
+from layover.retention.receipts import ReceiptService
 from layover.rpc.layover.v1 import builds_connect
 from layover.rpc.layover.v1 import builds_pb as pb
 
@@ -27,11 +29,13 @@ class BuildsRpc(builds_connect.BuildsService):
         builds: BuildService,
         reports: ReportService,
         listing: ListingService,
+        receipts: ReceiptService,
         address: PublicAddress,
     ) -> None:
         self._builds = builds
         self._reports = reports
         self._listing = listing
+        self._receipts = receipts
         self._address = address
 
     async def list_builds(
@@ -81,11 +85,31 @@ class BuildsRpc(builds_connect.BuildsService):
                 message=entry.message,
             )
 
+    async def keep_build(self, request: pb.KeepBuildRequest, ctx: Context) -> pb.KeepBuildResponse:
+        if request.retention is None:
+            raise InvalidRetention("retention is missing: how long to keep the build from now on")
+        build = await self._builds.keep(caller(), request.build_id, to_length(request.retention))
+        return pb.KeepBuildResponse(expires_at=to_timestamp(build.expires_at))
+
     async def delete_build(
         self, request: pb.DeleteBuildRequest, ctx: Context
     ) -> pb.DeleteBuildResponse:
         await self._builds.delete(caller(), request.build_id)
         return pb.DeleteBuildResponse()
+
+    async def get_receipt(
+        self, request: pb.GetReceiptRequest, ctx: Context
+    ) -> pb.GetReceiptResponse:
+        receipt = await self._receipts.find(self._builds, caller(), request.build_id)
+        return pb.GetReceiptResponse(
+            document=receipt.document, signature=receipt.signature, public_key=receipt.public_key
+        )
+
+    async def get_receipt_key(
+        self, request: pb.GetReceiptKeyRequest, ctx: Context
+    ) -> pb.GetReceiptKeyResponse:
+        caller()
+        return pb.GetReceiptKeyResponse(public_key=self._receipts.public_key)
 
     def _images(self, build: Build, images: list[SavedImage]) -> list[pb.SavedImage]:
         return [
@@ -114,4 +138,6 @@ def _build(build: Build, size_bytes: int) -> pb.Build:
         tags=list(build.tags),
         size_bytes=size_bytes,
         error=build.error or "",
+        expires_at=to_timestamp(build.expires_at),
+        retention=to_duration(build.retention),
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from protobuf.wkt import Timestamp
+from protobuf.wkt import Duration, Timestamp
 
 from layover.builds.models import (
     BuildOptions,
@@ -13,6 +13,7 @@ from layover.builds.models import (
     LogEntry,
     Step,
 )
+from layover.identity.retention import InvalidRetention
 from layover.rpc.depot.cli.v1 import build_pb as depot
 from layover.rpc.layover.v1 import builds_pb as layover
 from layover.rpc.moby.buildkit.v1 import control_pb as buildkit
@@ -59,6 +60,18 @@ def to_datetime(timestamp: Timestamp | None) -> datetime | None:
         return _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000)
     except OverflowError:
         return None
+
+
+def to_duration(length: timedelta) -> Duration:
+    return Duration.from_timedelta(length)
+
+
+def to_length(duration: Duration) -> timedelta:
+    """Raises InvalidRetention for what is out of timedelta's range."""
+    try:
+        return duration.to_timedelta()
+    except OverflowError:
+        raise InvalidRetention(f"{duration.seconds} seconds are no time to keep anything") from None
 
 
 def to_options(options: Iterable[depot.BuildOptions]) -> list[BuildOptions]:

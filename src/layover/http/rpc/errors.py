@@ -31,6 +31,7 @@ from layover.errors import LayoverError, StorageFull, StorageUnavailable
 from layover.identity.models import ActionDenied, ProjectUnknown, Unauthenticated
 from layover.identity.retention import InvalidRetention
 from layover.oci.names import InvalidTag
+from layover.retention.models import BuildNotOver, ReceiptPending
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -40,6 +41,7 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     BuildEnded: Code.FAILED_PRECONDITION,
     BuildGone: Code.NOT_FOUND,
     BuildNotEnded: Code.FAILED_PRECONDITION,
+    BuildNotOver: Code.FAILED_PRECONDITION,
     BuildNotSaved: Code.FAILED_PRECONDITION,
     BuildStillRunning: Code.FAILED_PRECONDITION,
     BuildUnknown: Code.NOT_FOUND,
@@ -54,6 +56,7 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     NoBuilderConfigured: Code.FAILED_PRECONDITION,
     ProjectNotGiven: Code.INVALID_ARGUMENT,
     ProjectUnknown: Code.NOT_FOUND,
+    ReceiptPending: Code.FAILED_PRECONDITION,
     StorageFull: Code.RESOURCE_EXHAUSTED,
     StorageUnavailable: Code.UNAVAILABLE,
     Unauthenticated: Code.UNAUTHENTICATED,

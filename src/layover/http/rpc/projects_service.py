@@ -1,13 +1,23 @@
-"""depot.cli.v1beta1.ProjectsService: which projects there are."""
+"""depot.cli.v1beta1.ProjectsService and layover.v1.ProjectsService: projects and their policies."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 from connectrpc.request import RequestContext
+from protobuf import Oneof
 
+from layover.builds.life import BuildService
 from layover.http.rpc.authentication import caller
+from layover.http.rpc.convert import to_duration, to_length, to_timestamp
+from layover.identity.access import Action
+from layover.identity.models import Project
 from layover.identity.service import IdentityService
 from layover.rpc.depot.cli.v1beta1 import projects_connect
 from layover.rpc.depot.cli.v1beta1 import projects_pb as pb
+from layover.rpc.layover.v1 import projects_connect as own_connect
+from layover.rpc.layover.v1 import projects_pb as own
+
+Context: TypeAlias = RequestContext[Any, Any]
 
 
 class ProjectsRpc(projects_connect.ProjectsService):
@@ -17,7 +27,7 @@ class ProjectsRpc(projects_connect.ProjectsService):
         self._identity = identity
 
     async def list_projects(
-        self, request: pb.ListProjectsRequest, ctx: RequestContext[Any, Any]
+        self, request: pb.ListProjectsRequest, ctx: Context
     ) -> pb.ListProjectsResponse:
         return pb.ListProjectsResponse(
             projects=[
@@ -30,3 +40,69 @@ class ProjectsRpc(projects_connect.ProjectsService):
                 for project in await self._identity.list_projects(caller())
             ]
         )
+
+
+class OwnProjectsRpc(own_connect.ProjectsService):
+    """Shows projects with their policies, and changes these."""
+
+    def __init__(self, identity: IdentityService, builds: BuildService) -> None:
+        self._identity = identity
+        self._builds = builds
+
+    async def list_projects(
+        self, request: own.ListProjectsRequest, ctx: Context
+    ) -> own.ListProjectsResponse:
+        projects = await self._identity.list_projects(caller())
+        return own.ListProjectsResponse(projects=[_project(project) for project in projects])
+
+    async def get_project(
+        self, request: own.GetProjectRequest, ctx: Context
+    ) -> own.GetProjectResponse:
+        project = await self._builds.project(
+            caller(), Action.SEE_PROJECT, request.project_id or None
+        )
+        return own.GetProjectResponse(project=_project(project))
+
+    async def update_project(
+        self, request: own.UpdateProjectRequest, ctx: Context
+    ) -> own.UpdateProjectResponse:
+        found = await self._builds.project(
+            caller(), Action.UPDATE_PROJECT, request.project_id or None
+        )
+        changes = _changes(request)
+        project = await self._identity.change_policy(
+            caller(), found.id, lambda policy: replace(policy, **changes)
+        )
+        return own.UpdateProjectResponse(project=_project(project))
+
+
+def _changes(request: own.UpdateProjectRequest) -> dict[str, Any]:
+    """The fields of a policy that the request names."""
+    changes: dict[str, Any] = {}
+    if request.retention is not None:
+        changes["retention"] = to_length(request.retention)
+    if request.max_retention is not None:
+        changes["max_retention"] = to_length(request.max_retention)
+    if request.has_field("extends_on_pull"):
+        changes["extends_on_pull"] = request.extends_on_pull
+    match request.quota:
+        case Oneof(field="quota_bytes", value=int() as quota_bytes):
+            changes["quota_bytes"] = quota_bytes
+        case Oneof(field="no_quota"):
+            changes["quota_bytes"] = None
+    return changes
+
+
+def _project(project: Project) -> own.Project:
+    policy = project.policy
+    return own.Project(
+        id=project.id,
+        name=project.name,
+        organization_id=project.organization_id,
+        organization_name=project.organization_name,
+        created_at=to_timestamp(project.created_at),
+        retention=to_duration(policy.retention),
+        max_retention=to_duration(policy.max_retention),
+        extends_on_pull=policy.extends_on_pull,
+        quota_bytes=policy.quota_bytes,
+    )

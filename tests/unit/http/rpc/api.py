@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import cast
 
 import pytest
 from connectrpc.code import Code
@@ -12,18 +14,36 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from layover.http.rpc import connect_apps
+from layover.retention.models import StoredReceipt
+from layover.retention.ports import RetentionStore
+from layover.retention.receipts import ReceiptService
 from layover.rpc.depot.cli.v1 import build_pb as depot
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceClient
 from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceClient
 from layover.rpc.layover.v1.builds_connect import BuildsServiceClient
+from layover.rpc.layover.v1.projects_connect import (
+    ProjectsServiceClient as OwnProjectsServiceClient,
+)
 from tests.unit.builds.memory import MemoryBuilder
 from tests.unit.builds.world import PROJECT, World
 
 HOST = "layover.example:5443"
+RECEIPT_KEY = b"k" * 32
+LONGEST_COLLECTION = timedelta(minutes=61)
 
 
 def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
+
+
+class _Receipts:
+    """As much of a RetentionStore as showing receipts takes."""
+
+    def __init__(self, receipts: dict[str, StoredReceipt]) -> None:
+        self._receipts = receipts
+
+    async def find_receipt(self, build_id: str) -> StoredReceipt | None:
+        return self._receipts.get(build_id)
 
 
 @dataclass
@@ -37,6 +57,9 @@ class Api:
     builds: BuildServiceClient = field(init=False)
     projects: ProjectsServiceClient = field(init=False)
     own: BuildsServiceClient = field(init=False)
+    own_projects: OwnProjectsServiceClient = field(init=False)
+    # What the collector wrote down, by build.
+    receipts: dict[str, StoredReceipt] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         world = self.world
@@ -47,6 +70,12 @@ class Api:
             world.listing,
             world.pulls,
             world.connections,
+            ReceiptService(
+                cast("RetentionStore", _Receipts(self.receipts)),
+                RECEIPT_KEY,
+                world.clock,
+                LONGEST_COLLECTION,
+            ),
             world.clock,
         )
         # As app.py mounts them.
@@ -55,6 +84,7 @@ class Api:
         self.builds = BuildServiceClient(f"https://{HOST}", http_client=client)
         self.projects = ProjectsServiceClient(f"https://{HOST}", http_client=client)
         self.own = BuildsServiceClient(f"https://{HOST}", http_client=client)
+        self.own_projects = OwnProjectsServiceClient(f"https://{HOST}", http_client=client)
 
     async def create(self, *options: depot.BuildOptions) -> depot.CreateBuildResponse:
         """A build with these options, or one that is saved."""

@@ -10,6 +10,7 @@ from layover.errors import LayoverError, StorageFull, StorageUnavailable
 from layover.http.rpc.errors import CONNECT_CODES, to_connect_error
 from layover.identity.models import IdentityError
 from layover.oci.names import InvalidTag
+from layover.retention.models import RetentionError
 from tests.unit.http.rpc.api import make_api, refusal
 
 # What a service that http/rpc calls may raise beside its own part's errors.
@@ -25,7 +26,12 @@ def leaf_classes(base: type[LayoverError]) -> Iterator[type[LayoverError]]:
 
 
 def test_no_error_reaches_a_client_unmapped() -> None:
-    raised = {*leaf_classes(BuildError), *leaf_classes(IdentityError), *OTHERS}
+    raised = {
+        *leaf_classes(BuildError),
+        *leaf_classes(IdentityError),
+        *leaf_classes(RetentionError),
+        *OTHERS,
+    }
     assert raised <= set(CONNECT_CODES)
 
 
