@@ -36,6 +36,7 @@ class Peer:
     name: str
     port: int
     repository: str
+    folder: Path
     headers: Callable[[], dict[str, str]] = dict
     """What to send along; asked before each run, as a token may have run out."""
 
@@ -112,13 +113,15 @@ def session_path(location: str) -> str:
 
 
 @contextmanager
-def layover(folder: Path) -> Iterator[Peer]:
-    """Layover as a user starts it; without a builder, which nothing here needs."""
+def layover(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Peer]:
+    """Layover as a user starts it, on the data that is in its folder; without a builder, which
+    nothing here needs. `settings` are variables."""
     port = _free_port()
     environment = {
         **os.environ,
         # A builder that nobody asks anything of, so that no BuildKit is started.
         "LAYOVER_BUILDERS": '[{"name": "none", "address": "tcp://127.0.0.1:1"}]',
+        **(settings or {}),
     }
     command = [
         str(Path(".venv/bin/layover").absolute()),
@@ -147,7 +150,7 @@ def layover(folder: Path) -> Iterator[Peer]:
             answer = ask(port, "GET", path, {"Authorization": f"Basic {basic}"})
             return {"Authorization": f"Bearer {json.loads(answer.body)['token']}"}
 
-        yield Peer("layover", port, project, headers)
+        yield Peer("layover", port, project, folder, headers)
 
 
 @contextmanager
@@ -161,8 +164,8 @@ def distribution(folder: Path) -> Iterator[Peer]:
         f"storage: {{filesystem: {{rootdirectory: {folder / 'data'}}}}}\n"
         f"http: {{addr: '127.0.0.1:{port}'}}\n"
     )
-    with _process("distribution", [_find("registry"), "serve", str(config)], port, folder):
-        yield Peer("distribution", port, "bench/image")
+    with _process("distribution", [find("registry"), "serve", str(config)], port, folder):
+        yield Peer("distribution", port, "bench/image", folder)
 
 
 @contextmanager
@@ -178,8 +181,8 @@ def nginx(folder: Path) -> Iterator[Peer]:
         "http { access_log off; sendfile on;\n"
         f"server {{ listen 127.0.0.1:{port}; root {folder}; }} }}\n"
     )
-    with _process("nginx", [_find("nginx"), "-p", str(folder), "-c", str(config)], port, folder):
-        yield Peer("nginx", port, "bench")
+    with _process("nginx", [find("nginx"), "-p", str(folder), "-c", str(config)], port, folder):
+        yield Peer("nginx", port, "bench", folder)
 
 
 @contextmanager
@@ -220,7 +223,8 @@ def _free_port() -> int:
         return port
 
 
-def _find(program: str) -> str:
+def find(program: str) -> str:
+    """Where a program is. Ends the benchmark when it is not there."""
     path = shutil.which(program)
     if path is None:
         raise SystemExit(f"error: no {program} here: run scripts/install-engines bench")

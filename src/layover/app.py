@@ -179,7 +179,13 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
             settings.gc_grace + settings.reaper_interval,
         )
         collector = Collector(
-            retention_store, blob_store, receipts, _now, _COLLECTOR, settings.gc_grace
+            retention_store,
+            blob_store,
+            receipts,
+            _now,
+            _COLLECTOR,
+            settings.gc_grace,
+            settings.reaper_interval,
         )
 
         builders: list[Builder] = [*_remote_builders(settings)]

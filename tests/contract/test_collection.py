@@ -87,6 +87,7 @@ class World:
             self.clock,
             holder,
             LEASE,
+            timedelta(minutes=1),
             elapsed=lambda: self.clock.elapsed,
         )
 

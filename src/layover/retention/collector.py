@@ -26,6 +26,10 @@ LEASE = timedelta(seconds=30)
 _BATCH = 200
 _DELETIONS_AT_ONCE = 8
 
+# A step is followed by a rest of so many times its length, so that pulls hardly notice; of fewer
+# when the next collection is due soon.
+_REST, _LATE_REST = 9.0, 1.0
+
 # What is remembered of what is gone.
 _TOMBSTONE_LIFETIME = timedelta(days=30)
 _RECEIPT_LIFETIME = timedelta(days=365)
@@ -47,13 +51,15 @@ class Collector:
         now: Callable[[], datetime],
         holder: str,
         grace: timedelta,
+        interval: timedelta,
         elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`holder` names this server among those that share the database; `elapsed` is a clock
-        in seconds that nobody sets."""
+        """`holder` names this server among those that share the database; `interval` is how
+        often it collects; `elapsed` is a clock in seconds that nobody sets."""
         self._store, self._blobs, self._receipts = store, blobs, receipts
         self._now, self._elapsed = now, elapsed
-        self._holder, self._grace = holder, grace
+        self._holder, self._grace, self._interval = holder, grace, interval
+        self._late_at = float("inf")
         self._offset: float | None = None
         self._paused_until = float("-inf")
         self._renew_at = float("-inf")
@@ -66,6 +72,7 @@ class Collector:
         """
         if self._clock_jumped() or not await self._lease():
             return False
+        self._late_at = self._elapsed() + self._interval.total_seconds() / 2
         try:
             await self._repeat(lambda: self._store.end_due(self._now(), _BATCH))
             await self._repeat(lambda: self._store.release_ended(self._now(), _BATCH))
@@ -90,11 +97,19 @@ class Collector:
 
     async def _repeat(self, step: Callable[[], Awaitable[int]]) -> None:
         """Do a step until there is nothing left to do, or another server took over."""
-        while await self._lease() and await step():
-            pass
+        while await self._lease():
+            began = self._elapsed()
+            if not await step():
+                return
+            await self._rest_from(began)
+
+    async def _rest_from(self, began: float) -> None:
+        ended = self._elapsed()
+        await asyncio.sleep((ended - began) * (_REST if ended < self._late_at else _LATE_REST))
 
     async def _remove_bytes(self) -> None:
         while await self._lease():
+            began = self._elapsed()
             doomed = await self._store.doomed(_BATCH)
             removed = await self._removed(doomed)
             if removed:
@@ -103,6 +118,7 @@ class Collector:
             if len(removed) < _BATCH:
                 # None left, or some that cannot be removed now: the next time they can.
                 return
+            await self._rest_from(began)
 
     async def _removed(self, doomed: list[Doomed]) -> list[str]:
         """The keys of those whose bytes are gone."""

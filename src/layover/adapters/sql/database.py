@@ -182,6 +182,17 @@ def insert_or_ignore_all(
         connection.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
 
 
+def upsert_all(connection: Connection, table: Table, rows: Sequence[dict[str, object]]) -> None:
+    """Insert `rows`, which have different keys, replacing those that are there."""
+    if not rows:
+        return
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table)
+    keys = table.primary_key.columns.keys()
+    others = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=others), rows)
+
+
 async def _in_thread(executor: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
     return await asyncio.get_running_loop().run_in_executor(executor, call)
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Row,
     Select,
@@ -33,9 +34,10 @@ from layover.adapters.sql.retention_rows import (
     DELETED,
     EXPIRED,
     SUPERSEDED,
+    Grave,
     bury_all,
     check_soon,
-    is_visible,
+    visible_manifests,
 )
 from layover.adapters.sql.schema import (
     blobs,
@@ -61,8 +63,12 @@ from layover.retention.models import (
     StoredReceipt,
 )
 
-# Rows of a build's log that go at once.
+# Retentions that are let go at once, and rows of their builds' logs.
+_RETENTIONS = 50
 _LOG_ROWS = 5_000
+
+# Of an item of a receipt: what becomes of it is not known yet.
+_WAITS = ""
 
 _PLAN_BATCH = 500
 
@@ -180,8 +186,7 @@ class SqlRetentionStore:
 
         def work(connection: Connection) -> tuple[list[Receipt], str | None]:
             rows = connection.execute(query).all()
-            decided = [receipt for row in rows if (receipt := _decided(connection, row))]
-            return decided, rows[-1].build_id if len(rows) == limit else None
+            return _decided(connection, rows), rows[-1].build_id if len(rows) == limit else None
 
         return await self._database.read(work)
 
@@ -245,107 +250,122 @@ def _end_due(connection: Connection, now: datetime, limit: int, _: list[Removal]
 def _release_ended(
     connection: Connection, now: datetime, limit: int, removals: list[Removal]
 ) -> int:
-    room = limit
-    query = _ended_retentions().order_by(retentions.c.ended_at, retentions.c.id).limit(limit)
-    for row in connection.execute(query).all():
-        room -= _release(connection, row, now, room, removals)
-        if room <= 0:
-            break
-    return limit - room
-
-
-def _release(
-    connection: Connection, ended: Row[Any], now: datetime, room: int, removals: list[Removal]
-) -> int:
-    """Let go up to `room` rows of an ended retention, and the retention with the last of them."""
-    if ended.build_id is not None:
-        _open_receipt(connection, ended)
-    reason = DELETED if ended.end_reason == DELETED else EXPIRED
+    """Let go up to `limit` rows of what ended retentions hold; those that hold nothing go."""
+    query = _ended_retentions().order_by(retentions.c.ended_at, retentions.c.id)
+    ended = {row.id: row for row in connection.execute(query.limit(_RETENTIONS)).all()}
+    if not ended:
+        return 0
+    _open_receipts(connection, ended)
     named = connection.execute(
-        select(tags.c.repository_id, repositories.c.name.label("repository"), tags.c.name)
+        select(
+            tags.c.retention_id,
+            tags.c.repository_id,
+            repositories.c.name.label("repository"),
+            tags.c.name,
+        )
         .join(repositories, repositories.c.id == tags.c.repository_id)
-        .where(tags.c.retention_id == ended.id)
-        .limit(room)
+        .where(tags.c.retention_id.in_(ended))
+        .limit(limit)
     ).all()
+    removals += [
+        Removal(
+            Kind.TAG,
+            row.repository,
+            row.name,
+            0,
+            _reason(ended[row.retention_id]),
+            ended[row.retention_id].ended_at,
+        )
+        for row in named
+    ]
+    bury_all(
+        connection, [_grave(ended[row.retention_id], row.repository, row.name) for row in named]
+    )
+    place = tuple_(tags.c.repository_id, tags.c.name)
+    connection.execute(
+        delete(tags).where(
+            place.in_([(row.repository_id, row.name) for row in named]),
+            # Moved since, it is another's.
+            tags.c.retention_id.in_(ended),
+        )
+    )
+    if len(named) == limit:
+        return limit
+    released = _release_manifests(connection, ended, now, limit)
+    if released == limit or not _forget_builds(connection, ended, removals):
+        return limit
+    connection.execute(delete(retentions).where(retentions.c.id.in_(ended)))
+    return len(ended)
+
+
+def _release_manifests(
+    connection: Connection, ended: dict[int, Any], now: datetime, limit: int
+) -> int:
     retained = connection.execute(
         select(
+            retained_manifests.c.retention_id,
             retained_manifests.c.repository_id,
             repositories.c.name.label("repository"),
             retained_manifests.c.digest,
         )
         .join(repositories, repositories.c.id == retained_manifests.c.repository_id)
-        .where(retained_manifests.c.retention_id == ended.id)
-        .limit(max(0, room - len(named)))
+        .where(retained_manifests.c.retention_id.in_(ended))
+        .limit(limit)
     ).all()
-    graves = [(ended.project_id, row.repository, row.name, reason, ended.ended_at) for row in named]
-    for repository_id, digests in _by_repository(retained).items():
-        of_repository = retained_manifests.c.repository_id == repository_id
-        for part in parts(digests):
-            connection.execute(
-                delete(retained_manifests).where(
-                    retained_manifests.c.retention_id == ended.id,
-                    of_repository,
-                    retained_manifests.c.digest.in_(part),
-                )
-            )
-            connection.execute(
-                update(manifests)
-                .where(manifests.c.repository_id == repository_id, manifests.c.digest.in_(part))
-                .values(check_at=now)
-            )
-            still_there = set(
-                connection.execute(
-                    select(manifests.c.digest).where(
-                        manifests.c.repository_id == repository_id,
-                        manifests.c.digest.in_(part),
-                        is_visible(manifests.c.repository_id, manifests.c.digest, now),
-                    )
-                ).scalars()
-            )
-            if ended.end_reason != SUPERSEDED:
-                graves += [
-                    (ended.project_id, row.repository, row.digest, reason, ended.ended_at)
-                    for row in retained
-                    if row.repository_id == repository_id and row.digest not in still_there
-                ]
-    for repository_id in {row.repository_id for row in named}:
-        connection.execute(
-            delete(tags).where(
-                tags.c.retention_id == ended.id,
-                tags.c.repository_id == repository_id,
-                tags.c.name.in_([row.name for row in named if row.repository_id == repository_id]),
-            )
+    place = tuple_(
+        retained_manifests.c.retention_id,
+        retained_manifests.c.repository_id,
+        retained_manifests.c.digest,
+    )
+    connection.execute(
+        delete(retained_manifests).where(
+            place.in_([(row.retention_id, row.repository_id, row.digest) for row in retained])
         )
-    removals += [
-        Removal(Kind.TAG, row.repository, row.name, 0, reason, ended.ended_at) for row in named
-    ]
-    released = len(named) + len(retained)
-    if released < room and (
-        ended.build_id is None or _forget_build(connection, ended, reason, graves, removals)
-    ):
-        connection.execute(delete(retentions).where(retentions.c.id == ended.id))
-    bury_all(connection, graves)
-    # What is not finished has to be gone on with, also where this was all there was room for.
-    return max(1, released)
+    )
+    still_there: set[tuple[int, str]] = set()
+    for repository_id, digests in _by_repository(retained).items():
+        connection.execute(
+            update(manifests)
+            .where(manifests.c.repository_id == repository_id, manifests.c.digest.in_(digests))
+            .values(check_at=now)
+        )
+        visible = visible_manifests(connection, repository_id, digests, now)
+        still_there |= {(repository_id, digest) for digest in visible}
+    bury_all(
+        connection,
+        [
+            _grave(ended[row.retention_id], row.repository, row.digest)
+            for row in retained
+            if (row.repository_id, row.digest) not in still_there
+            and ended[row.retention_id].end_reason != SUPERSEDED
+        ],
+    )
+    return len(retained)
 
 
-def _forget_build(
-    connection: Connection,
-    ended: Row[Any],
-    reason: str,
-    graves: list[tuple[str, str, str, str, datetime]],
-    removals: list[Removal],
-) -> bool:
-    """Delete the build with what it reported; False when some of its log is left."""
-    lines = select(build_logs.c.id).where(build_logs.c.build_id == ended.build_id)
-    gone = connection.execute(delete(build_logs).where(build_logs.c.id.in_(lines.limit(_LOG_ROWS))))
+def _forget_builds(connection: Connection, ended: dict[int, Any], removals: list[Removal]) -> bool:
+    """Delete the builds with what they reported; False when some of their logs are left."""
+    over = [row for row in ended.values() if row.build_id is not None]
+    build_ids = [row.build_id for row in over]
+    lines = select(build_logs.c.id).where(build_logs.c.build_id.in_(build_ids)).limit(_LOG_ROWS)
+    gone = connection.execute(delete(build_logs).where(build_logs.c.id.in_(lines)))
     if gone.rowcount == _LOG_ROWS:
         return False
-    # Its steps and Dockerfiles go with it: ON DELETE CASCADE.
-    connection.execute(delete(builds).where(builds.c.id == ended.build_id))
-    graves.append((ended.project_id, "", ended.build_id, reason, ended.ended_at))
-    removals.append(Removal(Kind.BUILD, "", ended.build_id, 0, reason, ended.ended_at))
+    # Their steps and Dockerfiles go with them: ON DELETE CASCADE.
+    connection.execute(delete(builds).where(builds.c.id.in_(build_ids)))
+    bury_all(connection, [_grave(row, "", row.build_id) for row in over])
+    removals += [
+        Removal(Kind.BUILD, "", row.build_id, 0, _reason(row), row.ended_at) for row in over
+    ]
     return True
+
+
+def _reason(ended: Any) -> str:
+    return DELETED if ended.end_reason == DELETED else EXPIRED
+
+
+def _grave(ended: Any, repository: str, reference: str) -> Grave:
+    return ended.project_id, repository, reference, _reason(ended), ended.ended_at
 
 
 def _collect_manifests(
@@ -497,100 +517,148 @@ def _by_repository(rows: Iterable[Any]) -> dict[int, set[str]]:
 # --- receipts ------------------------------------------------------------------------------------
 
 
-def _open_receipt(connection: Connection, ended: Row[Any]) -> None:
-    """Write down what a build held, before the first of it goes."""
-    known = select(receipts.c.build_id).where(receipts.c.build_id == ended.build_id)
-    if connection.execute(known).first() is not None:
+def _open_receipts(connection: Connection, ended: dict[int, Any]) -> None:
+    """Write down what builds held, before the first of it goes."""
+    of_builds = {row.build_id: row for row in ended.values() if row.build_id is not None}
+    known = select(receipts.c.build_id).where(receipts.c.build_id.in_(of_builds))
+    for build_id in connection.execute(known).scalars().all():
+        del of_builds[build_id]
+    if not of_builds:
         return
-    held = (
-        select(retained_manifests.c.repository_id, retained_manifests.c.digest)
-        .where(retained_manifests.c.retention_id == ended.id)
-        .subquery()
-    )
+    ids = {row.id: row.build_id for row in of_builds.values()}
+    held: dict[str, list[list[Any]]] = {build_id: [] for build_id in of_builds}
     of_manifests = (
-        select(manifests.c.repository_id, manifests.c.digest, func.length(manifests.c.body))
+        select(
+            retained_manifests.c.retention_id,
+            manifests.c.repository_id,
+            manifests.c.digest,
+            func.length(manifests.c.body).label("size_bytes"),
+        )
         .join(
-            held,
+            manifests,
             and_(
-                held.c.repository_id == manifests.c.repository_id,
-                held.c.digest == manifests.c.digest,
+                manifests.c.repository_id == retained_manifests.c.repository_id,
+                manifests.c.digest == retained_manifests.c.digest,
             ),
         )
+        .where(retained_manifests.c.retention_id.in_(ids))
         .order_by(manifests.c.digest)
     )
+    for row in connection.execute(of_manifests):
+        entry = [TO_MANIFEST, row.repository_id, row.digest, row.size_bytes]
+        held[ids[row.retention_id]].append(entry)
     of_blobs = (
-        select(blobs.c.digest, blobs.c.size_bytes)
-        .join(manifest_references, manifest_references.c.digest == blobs.c.digest)
+        select(retained_manifests.c.retention_id, blobs.c.digest, blobs.c.size_bytes)
         .join(
-            held,
+            manifest_references,
             and_(
-                held.c.repository_id == manifest_references.c.repository_id,
-                held.c.digest == manifest_references.c.manifest_digest,
+                manifest_references.c.repository_id == retained_manifests.c.repository_id,
+                manifest_references.c.manifest_digest == retained_manifests.c.digest,
+                manifest_references.c.kind == TO_BLOB,
             ),
         )
-        .where(manifest_references.c.kind == TO_BLOB)
+        .join(blobs, blobs.c.digest == manifest_references.c.digest)
+        .where(retained_manifests.c.retention_id.in_(ids))
         .distinct()
         .order_by(blobs.c.digest)
     )
-    items: list[list[Any]] = [
-        [TO_MANIFEST, repository_id, digest, size]
-        for repository_id, digest, size in connection.execute(of_manifests)
-    ]
-    items += [[TO_BLOB, None, digest, size] for digest, size in connection.execute(of_blobs)]
-    reason = DELETED if ended.end_reason == DELETED else EXPIRED
+    for retention_id, digest, size_bytes in connection.execute(of_blobs):
+        held[ids[retention_id]].append([TO_BLOB, None, digest, size_bytes])
     connection.execute(
-        insert(receipts).values(
-            build_id=ended.build_id,
-            project_id=ended.project_id,
-            ended_at=ended.ended_at,
-            held=json.dumps({"reason": reason, "items": items}),
-        )
+        insert(receipts),
+        [
+            {
+                "build_id": build_id,
+                "project_id": row.project_id,
+                "ended_at": row.ended_at,
+                "held": json.dumps({"reason": _reason(row), "items": held[build_id]}),
+            }
+            for build_id, row in of_builds.items()
+        ],
     )
 
 
-def _decided(connection: Connection, row: Any) -> Receipt | None:
-    """What became of a collected build; None while something waits for the end of a lease."""
-    opened = json.loads(row.held)
-    decided: list[ReceiptItem] = []
-    for kind, repository_id, digest, size_bytes in opened["items"]:
-        if kind == TO_MANIFEST:
-            left = _manifest_left(connection, repository_id, digest)
-        else:
-            left = _blob_left(connection, row.project_id, digest)
-        if left == "":
-            return None
-        decided.append(ReceiptItem(digest, kind, size_bytes, left))
-    return Receipt(row.build_id, row.project_id, opened["reason"], row.ended_at, tuple(decided))
+def _decided(connection: Connection, rows: Sequence[Any]) -> list[Receipt]:
+    """The receipts of those collected builds of which nothing waits for the end of a lease."""
+    opened = [(row, json.loads(row.held)) for row in rows]
+    left = _Left(connection)
+    for row, held in opened:
+        left.ask(row.project_id, held["items"])
+    decided: list[Receipt] = []
+    for row, held in opened:
+        items = [
+            ReceiptItem(digest, kind, size_bytes, left.keeper(row.project_id, where, digest))
+            for kind, where, digest, size_bytes in held["items"]
+        ]
+        if all(item.kept_by != _WAITS for item in items):
+            receipt = Receipt(
+                row.build_id, row.project_id, held["reason"], row.ended_at, tuple(items)
+            )
+            decided.append(receipt)
+    return decided
 
 
-def _manifest_left(connection: Connection, repository_id: int, digest: str) -> str | None:
-    """What keeps the manifest; None when it is gone, "" while that is not known."""
-    there = select(manifests.c.digest).where(
-        manifests.c.repository_id == repository_id, manifests.c.digest == digest
-    )
-    if connection.execute(there).first() is None:
-        return None
-    return _keeper(
-        connection,
-        and_(
-            retained_manifests.c.repository_id == repository_id,
-            retained_manifests.c.digest == digest,
-        ),
-    )
+class _Left:
+    """What is left of what builds held, asked for many at once: most of it is gone."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        # By project or repository, and digest.
+        self._there: set[tuple[str | int, str]] = set()
+        self._doomed: set[str] = set()
+        self._keepers: dict[tuple[str | int, str], str] = {}
+
+    def ask(self, project_id: str, items: list[list[Any]]) -> None:
+        """Find out which of a build's items are still there."""
+        by_place: dict[tuple[str, str | int], set[str]] = {}
+        for kind, repository_id, digest, _ in items:
+            by_place.setdefault((kind, repository_id or project_id), set()).add(digest)
+        for (kind, place), digests in by_place.items():
+            for part in parts(digests):
+                if kind == TO_MANIFEST:
+                    there = select(manifests.c.digest).where(
+                        manifests.c.repository_id == place, manifests.c.digest.in_(part)
+                    )
+                else:
+                    there = (
+                        select(repository_blobs.c.digest)
+                        .join(repositories, repositories.c.id == repository_blobs.c.repository_id)
+                        .where(
+                            repository_blobs.c.digest.in_(part), repositories.c.project_id == place
+                        )
+                    )
+                    # Gone from the project, its bytes may still wait to be removed.
+                    doomed = select(doomed_objects.c.digest).where(
+                        doomed_objects.c.digest.in_(part)
+                    )
+                    self._doomed |= set(self._connection.execute(doomed).scalars())
+                found = self._connection.execute(there).scalars()
+                self._there |= {(place, digest) for digest in found}
+
+    def keeper(self, project_id: str, repository_id: int | None, digest: str) -> str | None:
+        """What keeps the manifest or blob: a build's ID where it is one; None when it is gone."""
+        place = repository_id or project_id
+        if (place, digest) not in self._there:
+            return _WAITS if repository_id is None and digest in self._doomed else None
+        key = (place, digest)
+        if key not in self._keepers:
+            condition: ColumnElement[bool]
+            if repository_id is None:
+                condition = tuple_(
+                    retained_manifests.c.repository_id, retained_manifests.c.digest
+                ).in_(_users(project_id, digest))
+            else:
+                condition = and_(
+                    retained_manifests.c.repository_id == repository_id,
+                    retained_manifests.c.digest == digest,
+                )
+            self._keepers[key] = _keeper(self._connection, condition)
+        return self._keepers[key]
 
 
-def _blob_left(connection: Connection, project_id: str, digest: str) -> str | None:
-    linked = (
-        select(repository_blobs.c.digest)
-        .join(repositories, repositories.c.id == repository_blobs.c.repository_id)
-        .where(repository_blobs.c.digest == digest, repositories.c.project_id == project_id)
-        .limit(1)
-    )
-    if connection.execute(linked).first() is None:
-        # Its bytes may wait to be removed; another project's are none of this one's business.
-        doomed = select(doomed_objects.c.key).where(doomed_objects.c.digest == digest).limit(1)
-        return None if connection.execute(doomed).first() is None else ""
-    users = (
+def _users(project_id: str, digest: str) -> Select[tuple[int, str]]:
+    """The project's manifests that name the blob."""
+    return (
         select(manifest_references.c.repository_id, manifest_references.c.manifest_digest)
         .join(repositories, repositories.c.id == manifest_references.c.repository_id)
         .where(
@@ -599,13 +667,11 @@ def _blob_left(connection: Connection, project_id: str, digest: str) -> str | No
             repositories.c.project_id == project_id,
         )
     )
-    place = tuple_(retained_manifests.c.repository_id, retained_manifests.c.digest)
-    return _keeper(connection, place.in_(users))
 
 
-def _keeper(connection: Connection, condition: Any) -> str:
-    """What retains the manifests that `condition` selects: a build's ID where it is one; "" when
-    nothing does, and they wait to be collected."""
+def _keeper(connection: Connection, condition: ColumnElement[bool]) -> str:
+    """What retains one of the manifests that `condition` selects; where nothing does they wait
+    to be collected."""
     keeper = connection.execute(
         select(retentions.c.build_id, repositories.c.name, retained_manifests.c.digest)
         .join(retained_manifests, retained_manifests.c.retention_id == retentions.c.id)
@@ -616,5 +682,5 @@ def _keeper(connection: Connection, condition: Any) -> str:
         .limit(1)
     ).first()
     if keeper is None:
-        return ""
+        return _WAITS
     return keeper.build_id or f"{keeper.name}@{keeper.digest}"

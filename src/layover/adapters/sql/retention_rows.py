@@ -1,6 +1,6 @@
 """What keeps content alive, on a transaction's connection (docs/decisions/0006)."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import (
@@ -19,7 +19,7 @@ from sqlalchemy import (
     update,
 )
 
-from layover.adapters.sql.database import insert_or_ignore_all
+from layover.adapters.sql.database import insert_or_ignore_all, upsert_all
 from layover.adapters.sql.registry_rows import TO_BLOB, TO_MANIFEST, parts
 from layover.adapters.sql.schema import (
     Timestamp,
@@ -44,6 +44,9 @@ from layover.registry.models import BuildOver, ManifestBlobUnknown, TagProtected
 NOW: BindParameter[datetime] = bindparam("now", type_=Timestamp)
 
 EXPIRED, DELETED, SUPERSEDED = "expired", "deleted", "superseded"
+
+# What is gone: a project's ID, a repository's name or "", a reference, why and when.
+Grave = tuple[str, str, str, str, datetime]
 
 
 def is_live(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
@@ -485,13 +488,21 @@ def bury(
     bury_all(connection, [(repository.project_id, repository.value, reference, reason, at)])
 
 
-def bury_all(connection: Connection, graves: Iterable[tuple[str, str, str, str, datetime]]) -> None:
-    """Remember what is gone, as (project ID, repository or "", reference, reason, time)."""
-    for project_id, repository, reference, reason, at in graves:
-        grave = {"project_id": project_id, "repository": repository, "reference": reference}
-        of_grave = and_(*(tombstones.c[name] == value for name, value in grave.items()))
-        dug = connection.execute(
-            update(tombstones).where(of_grave).values(reason=reason, gone_at=at)
-        )
-        if not dug.rowcount:
-            connection.execute(insert(tombstones).values(**grave, reason=reason, gone_at=at))
+def bury_all(connection: Connection, graves: Sequence[Grave]) -> None:
+    """Remember what is gone."""
+    # Of what is in the list twice the last time counts: a statement may touch a row but once.
+    by_reference = {grave[:3]: grave for grave in sorted(graves, key=lambda grave: grave[4])}
+    upsert_all(
+        connection,
+        tombstones,
+        [
+            {
+                "project_id": project_id,
+                "repository": repository,
+                "reference": reference,
+                "reason": reason,
+                "gone_at": at,
+            }
+            for project_id, repository, reference, reason, at in by_reference.values()
+        ],
+    )
