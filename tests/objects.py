@@ -40,7 +40,7 @@ class S3Server:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [
+        command: list[str | Path] = [
             *(find("versitygw"), "--port", f"127.0.0.1:{self.port}", "--keep-alive", "--quiet"),
             # Beside the objects and not in their extended attributes, which not every file
             # system has.

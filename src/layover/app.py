@@ -14,20 +14,18 @@ from urllib.parse import urlsplit
 import structlog
 import uvicorn
 import uvloop
-from sqlalchemy import URL
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 
 from layover import logs
-from layover.adapters.blobs.files import FileBlobStore
+from layover.adapters.blobs.opening import open_blob_store
 from layover.adapters.buildkit.daemon_config import RegistryAccess
 from layover.adapters.buildkit.embedded import EmbeddedBuilder
 from layover.adapters.buildkit.remote import RemoteBuilder
 from layover.adapters.sql.builds import SqlBuildStore
-from layover.adapters.sql.database import Database
 from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.images import SqlSavedImages
-from layover.adapters.sql.migrate import migrate
+from layover.adapters.sql.migrate import SchemaWatch, migrate
 from layover.adapters.sql.registry import SqlRegistryStore
 from layover.adapters.sql.retention import SqlRetentionStore
 from layover.adapters.sql.uploads import SqlUploadStore
@@ -40,6 +38,8 @@ from layover.builds.pool import BuilderPool
 from layover.builds.ports import Builder
 from layover.builds.pulls import PullService
 from layover.builds.reports import ReportService
+from layover.errors import StorageUnavailable
+from layover.http.gate import Gate
 from layover.http.health import health_routes
 from layover.http.middleware.requests import RequestMiddleware
 from layover.http.oci.routes import oci_routes
@@ -54,10 +54,25 @@ from layover.retention.collector import Collector
 from layover.retention.receipts import KEY_BYTES as RECEIPT_KEY_BYTES
 from layover.retention.receipts import ReceiptService
 from layover.settings import Settings, unknown_variables
-from layover.startup import TlsRenewal, check_tls, greeting, keep_admin_token, listening, locked
+from layover.startup import (
+    TlsRenewal,
+    check_tls,
+    discard_admin_token,
+    greeting,
+    keep_admin_token,
+    listening,
+    locked,
+)
+from layover.storage import Patience, open_database
 
 # A build whose client vanished is noticed this soon after its time has come.
 _VANISHED_INTERVAL = timedelta(seconds=5)
+
+# That another release migrated the database under this one is noticed this soon.
+_SCHEMA_INTERVAL = timedelta(seconds=2)
+
+# A server that takes longer to start says meanwhile that it does.
+_QUICK_START_SECONDS = 1
 
 # A certificate that was renewed is served this soon.
 _TLS_INTERVAL = timedelta(seconds=60)
@@ -92,42 +107,66 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
-    async with running(settings) as (app, welcome):
-        config = uvicorn.Config(
-            app,
-            lifespan="off",
-            http=BoundedHttpProtocol,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            ssl_certfile=settings.tls_cert,
-            ssl_keyfile=settings.tls_key,
-            timeout_graceful_shutdown=int(settings.shutdown_timeout.total_seconds()),
-        )
-        if settings.public_url and not (settings.builders or settings.builder_listen):
-            dialled = urlsplit(settings.public_url).hostname
-            if dialled != settings.listen_host and not settings.listens_on_all:
-                # As behind a proxy, which passes HTTP on and not the builder's port.
-                _log.warning(
-                    "builder_listen_missing",
-                    clients_dial=dialled,
-                    builder_listens_on=settings.listen_host,
-                )
-        if settings.listens_on_all and not settings.public_url:
-            _log.warning("public_url_missing", clients_are_told=settings.url)
-        print(welcome, end="", flush=True)
+    missing = {"server": "starting"}
+    gate = Gate(missing)
+    config = uvicorn.Config(
+        gate,
+        lifespan="off",
+        http=BoundedHttpProtocol,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+        timeout_graceful_shutdown=int(settings.shutdown_timeout.total_seconds()),
+    )
+    _warn_of_addresses(settings)
+    config.load()
+    async with contextlib.AsyncExitStack() as stack:
+        opening = asyncio.create_task(stack.enter_async_context(running(settings, missing)))
+        # A client that connects meanwhile waits for its answer, as it would a moment earlier for
+        # the server: one that starts at once refuses nobody.
+        await asyncio.wait({opening}, timeout=_QUICK_START_SECONDS)
+        if opening.done() and opening.exception() is not None:
+            await opening
         # uvicorn stops gracefully on these and then raises them again; the handlers that it
         # finds here make that mean nothing, so that the stop goes on to its end.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
-        config.load()
-        async with contextlib.AsyncExitStack() as stack:
-            if config.ssl is not None:
-                renewing = _every(_TLS_INTERVAL, TlsRenewal(config.ssl, settings).check)
-                stack.push_async_callback(_cancel, asyncio.create_task(renewing))
-            await uvicorn.Server(config).serve(sockets=[listener])
-        _log.info("server_stopped")
+        if config.ssl is not None:
+            renewing = _every(_TLS_INTERVAL, TlsRenewal(config.ssl, settings).check)
+            stack.push_async_callback(_cancel, asyncio.create_task(renewing))
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await asyncio.wait({opening, serving}, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                app, welcome = await opening
+                gate.open(app)
+                print(welcome, end="", flush=True)
+        finally:
+            if not gate.is_open:
+                # It was told to stop while it waited, or cannot start.
+                opening.cancel()
+                server.should_exit = True
+            await asyncio.wait({opening, serving})
+    _log.info("server_stopped")
+
+
+def _warn_of_addresses(settings: Settings) -> None:
+    """Say which addresses clients are told that they probably cannot use."""
+    if settings.public_url and not (settings.builders or settings.builder_listen):
+        dialled = urlsplit(settings.public_url).hostname
+        if dialled != settings.listen_host and not settings.listens_on_all:
+            # As behind a proxy, which passes HTTP on and not the builder's port.
+            _log.warning(
+                "builder_listen_missing",
+                clients_dial=dialled,
+                builder_listens_on=settings.listen_host,
+            )
+    if settings.listens_on_all and not settings.public_url:
+        _log.warning("public_url_missing", clients_are_told=settings.url)
 
 
 def _logs_json(settings: Settings) -> bool:
@@ -137,23 +176,32 @@ def _logs_json(settings: Settings) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
-    """The application with its stores open and its jobs running, and what to greet with."""
+async def running(
+    settings: Settings, missing: dict[str, str]
+) -> AsyncIterator[tuple[Starlette, str]]:
+    """The application with its stores open and its jobs running, and what to greet with.
+
+    While it waits for a part that is away, `missing` says so.
+    """
     jobs: list[Coroutine[None, None, None]] = []
     async with contextlib.AsyncExitStack() as stack:
-        blob_store = FileBlobStore(settings.data_dir / "blobs")
+        blob_store = open_blob_store(settings)
         stack.callback(blob_store.close)
-        path = str(settings.data_dir / "layover.db")
-        database = Database(URL.create("sqlite", database=path))
+        database = open_database(settings)
         stack.callback(database.close)
-        await asyncio.to_thread(migrate, database.engine)
+        patience = Patience(settings.startup_timeout, missing)
+        await patience.until("database", lambda: asyncio.to_thread(migrate, database.engine))
+        schema = SchemaWatch(database)
 
         identity_store = SqlIdentityStore(database)
         identity = IdentityService(identity_store, _now)
         registry_tokens = RegistryTokens(
             await identity_store.server_key("registry-tokens", token_bytes(KEY_BYTES)), _now
         )
-        tenant = await identity.bootstrap(lambda token: keep_admin_token(settings.data_dir, token))
+        tenant = await identity.bootstrap(
+            lambda token: keep_admin_token(settings.data_dir, token),
+            lambda: discard_admin_token(settings.data_dir),
+        )
 
         registry_store = SqlRegistryStore(database)
         lease = settings.gc_grace
@@ -200,6 +248,11 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
             await uploads.clean_up()
             await identity.forget_expired_tokens()
 
+        async def watch_schema() -> None:
+            # An outage is told by whatever meets it.
+            with contextlib.suppress(StorageUnavailable):
+                await schema.check()
+
         async def end_vanished() -> None:
             await builds.cancel_vanished(_now())
 
@@ -208,12 +261,13 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Starlette, str]]:
             _every(settings.reaper_interval, clean_up),
             _every(settings.reaper_interval, collector.run_once),
             _every(_VANISHED_INTERVAL, end_vanished),
+            _every(_SCHEMA_INTERVAL, watch_schema),
         ]
         for job in jobs:
             stack.push_async_callback(_cancel, asyncio.create_task(job))
 
         routes: list[BaseRoute] = [
-            *health_routes({"database": database.ping, "blobs": blob_store.ping}),
+            *health_routes({"database": schema.check, "blobs": blob_store.ping}),
             *oci_routes(identity, registry_tokens, blobs, uploads, manifests, settings.url),
         ]
         for path, service in connect_apps(

@@ -14,7 +14,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -32,7 +34,12 @@ from layover.errors import LayoverError
 # A name, an IPv4 address, or an IPv6 address in brackets.
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
 _LISTEN = re.compile(rf"{_HOST}:[0-9]{{1,5}}")
+# What an address may hold is never repeated in an error: it may be a password.
+_BLOB_STORE_URL = re.compile(r"(?:s3|gs|az)://[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*/?", re.ASCII)
+_ENDPOINT = re.compile(rf"https?://{_HOST}(?::[0-9]{{1,5}})?/?")
 _PUBLIC_URL = re.compile(rf"https?://{_HOST}(?::[0-9]{{1,5}})?/?")
+
+_DATABASES = ("postgresql://", "postgres://")
 
 DEFAULT_CONFIG_PATH = Path("layover.toml")
 
@@ -104,6 +111,39 @@ class Settings(BaseSettings):
         default=Path("layover-data"),
         description="The folder of the database, the blobs and the embedded builder.",
     )
+    database_url: SecretStr = Field(
+        default=SecretStr(""),
+        description=(
+            "The PostgreSQL database of the metadata, as postgresql://USER@HOST:PORT/DATABASE;"
+            " SQLite in `data_dir` when empty. A password can be left to PGPASSWORD or ~/.pgpass."
+        ),
+    )
+    blob_store_url: str = Field(
+        default="",
+        description=(
+            "The bucket of the blobs, as s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or"
+            " az://ACCOUNT/CONTAINER/PREFIX; a folder in `data_dir` when empty."
+        ),
+    )
+    blob_store_endpoint: str = Field(
+        default="",
+        description=(
+            "The address of an S3 server that is not Amazon's, as https://s3.example.com."
+        ),
+    )
+    blob_store_region: str = Field(
+        default="", description="The S3 bucket's region; AWS_REGION when empty."
+    )
+    blob_store_access_key: SecretStr = Field(
+        default=SecretStr(""),
+        description=(
+            "The S3 access key's ID; when empty, what AWS_*, GOOGLE_* or AZURE_* variables or the"
+            " machine's own identity say."
+        ),
+    )
+    blob_store_secret_key: SecretStr = Field(
+        default=SecretStr(""), description="The S3 access key's secret."
+    )
     listen: str = Field(
         default="127.0.0.1:5000", description="The address that the server listens on, HOST:PORT."
     )
@@ -120,6 +160,12 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(default=None, description="The certificate's key (PEM).")
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="JSON lines, columns, or columns on a terminal only."
+    )
+    startup_timeout: Duration = Field(
+        default=timedelta(minutes=5),
+        description=(
+            "How long a starting server waits for a database or a bucket that it cannot reach."
+        ),
     )
     shutdown_timeout: Duration = Field(
         default=timedelta(seconds=30),
@@ -176,6 +222,14 @@ class Settings(BaseSettings):
         toml = TomlConfigSettingsSource(settings_cls, toml_file=config)
         return (init_settings, env_settings, toml)
 
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, url: SecretStr) -> SecretStr:
+        # Never repeated: there may be a password in it.
+        if url.get_secret_value() and not url.get_secret_value().startswith(_DATABASES):
+            raise ValueError("has to be postgresql://USER@HOST:PORT/DATABASE")
+        return url
+
     @model_validator(mode="after")
     def _check(self) -> "Settings":
         for field, address in (("listen", self.listen), ("builder_listen", self.builder_listen)):
@@ -192,13 +246,24 @@ class Settings(BaseSettings):
                 f"public_url has to be http(s)://HOST or http(s)://HOST:PORT, not"
                 f" {self.public_url!r}: registries live at the root"
             )
+        if self.blob_store_url and _BLOB_STORE_URL.fullmatch(self.blob_store_url) is None:
+            raise ValueError(
+                "blob_store_url has to be s3://BUCKET, gs://BUCKET or az://ACCOUNT/CONTAINER, with"
+                " a /PREFIX or without"
+            )
+        if self.blob_store_endpoint and _ENDPOINT.fullmatch(self.blob_store_endpoint) is None:
+            raise ValueError("blob_store_endpoint has to be http(s)://HOST or http(s)://HOST:PORT")
+        if bool(self.blob_store_access_key) != bool(self.blob_store_secret_key):
+            raise ValueError(
+                "blob_store_access_key and blob_store_secret_key go together: give both or none"
+            )
         names = [builder.name for builder in self.builders]
         if len(set(names)) < len(names):
             raise ValueError("two builders have the same name")
         for field in ("reaper_interval", "gc_grace", "upload_lifetime", "build_client_timeout"):
             if getattr(self, field) <= timedelta(0):
                 raise ValueError(f"{field} has to be longer than 0s")
-        for field in ("shutdown_timeout", "builder_wait"):
+        for field in ("startup_timeout", "shutdown_timeout", "builder_wait"):
             if getattr(self, field) < timedelta(0):
                 raise ValueError(f"{field} cannot be less than 0s")
         return self

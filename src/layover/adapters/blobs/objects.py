@@ -115,8 +115,9 @@ class ObjectBlobStore:
             "connect_timeout": _CONNECT,
             "read_timeout": stall,
             "timeout": _LONGEST,
-            "allow_http": (bucket.endpoint or "").startswith("http://"),
         }
+        if (bucket.endpoint or "").startswith("http://"):
+            options["allow_http"] = True
         retry: dict[str, Any] = {
             "max_retries": 20,
             "retry_timeout": retry_timeout,
@@ -126,10 +127,14 @@ class ObjectBlobStore:
                 "base": 2,
             },
         }
-        config: Any = bucket.config() if bucket.is_s3 else None
+        # Its types know only literal URLs' kinds of options.
+        open_store: Any = from_url
         with _translated("open", bucket.url):
-            self._store: Any = from_url(
-                bucket.url, config=config, client_options=options, retry_config=retry
+            self._store: Any = open_store(
+                bucket.url,
+                config=bucket.config() if bucket.is_s3 else None,
+                client_options=options,
+                retry_config=retry,
             )
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
         self._s3: Any = None

@@ -1,0 +1,23 @@
+"""The blob store that the settings name."""
+
+from layover.adapters.blobs.files import FileBlobStore
+from layover.adapters.blobs.objects import Bucket, ObjectBlobStore
+from layover.settings import Settings
+
+
+def open_blob_store(settings: Settings) -> FileBlobStore | ObjectBlobStore:
+    """Open it; whoever does closes it. Raises StorageFull, StorageUnavailable.
+
+    A bucket is not asked before its first use: `ping` does.
+    """
+    if not settings.blob_store_url:
+        return FileBlobStore(settings.data_dir / "blobs")
+    return ObjectBlobStore(
+        Bucket(
+            settings.blob_store_url,
+            endpoint=settings.blob_store_endpoint or None,
+            region=settings.blob_store_region or None,
+            access_key_id=settings.blob_store_access_key.get_secret_value() or None,
+            secret_access_key=settings.blob_store_secret_key.get_secret_value() or None,
+        )
+    )
