@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, case, delete, insert, select, update
 
 from layover.adapters.sql.database import insert_or_ignore, insert_or_ignore_all
 from layover.adapters.sql.schema import (
@@ -83,15 +83,18 @@ def link(
         shown_until=until,
         check_at=None if named else until,
     )
-    # Brought again: leased anew, and shown even where what names it is over by now.
+    # Brought again: leased anew, and shown even where what names it is over by now. A lease that is
+    # longer, from before the clock was set back, stays.
+    leased_until = repository_blobs.c.leased_until
     connection.execute(
         update(repository_blobs)
         .where(
             repository_blobs.c.repository_id == repository_id,
             repository_blobs.c.digest == str(digest),
-            repository_blobs.c.leased_until < until,
         )
-        .values(leased_until=until, shown_until=until)
+        .values(
+            leased_until=case((leased_until < until, until), else_=leased_until), shown_until=until
+        )
     )
 
 
