@@ -38,13 +38,14 @@ from layover.builds.pool import BuilderPool
 from layover.builds.ports import Builder
 from layover.builds.pulls import PullService
 from layover.builds.reports import ReportService
-from layover.errors import StorageUnavailable
+from layover.errors import StorageError, StorageUnavailable
 from layover.http.gate import Gate
 from layover.http.health import health_routes
 from layover.http.middleware.requests import RequestMiddleware
 from layover.http.oci.routes import oci_routes
 from layover.http.protocol import BoundedHttpProtocol
 from layover.http.rpc import connect_apps
+from layover.identity.ids import new_id
 from layover.identity.registry_tokens import KEY_BYTES, RegistryTokens
 from layover.identity.service import IdentityService
 from layover.registry.blobs import BlobService
@@ -77,7 +78,7 @@ _QUICK_START_SECONDS = 1
 # A certificate that was renewed is served this soon.
 _TLS_INTERVAL = timedelta(seconds=60)
 
-# A server that starts again collects at once: no other one shares its folder.
+# A server with a database of its own collects at once when it starts again: there is no other.
 _COLLECTOR = "server"
 
 # Clients keep idle connections for a minute or so. Where the server closes first, a request that
@@ -231,7 +232,7 @@ async def running(
             blob_store,
             receipts,
             _now,
-            _COLLECTOR,
+            new_id() if settings.database_url.get_secret_value() else _COLLECTOR,
             settings.gc_grace,
             settings.reaper_interval,
         )
@@ -327,6 +328,8 @@ async def _every(interval: timedelta, job: Callable[[], Awaitable[object]]) -> N
     while True:
         try:
             await job()
+        except StorageError as error:
+            _log.warning("job_failed", job=job.__qualname__, reason=str(error))
         except Exception:
             # A bug in a job must not end it for the server's whole life.
             _log.exception("job_failed", job=job.__qualname__)

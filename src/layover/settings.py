@@ -122,7 +122,7 @@ class Settings(BaseSettings):
         default="",
         description=(
             "The bucket of the blobs, as s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or"
-            " az://ACCOUNT/CONTAINER/PREFIX; a folder in `data_dir` when empty."
+            " az://CONTAINER/PREFIX; a folder in `data_dir` when empty."
         ),
     )
     blob_store_endpoint: str = Field(
@@ -248,7 +248,7 @@ class Settings(BaseSettings):
             )
         if self.blob_store_url and _BLOB_STORE_URL.fullmatch(self.blob_store_url) is None:
             raise ValueError(
-                "blob_store_url has to be s3://BUCKET, gs://BUCKET or az://ACCOUNT/CONTAINER, with"
+                "blob_store_url has to be s3://BUCKET, gs://BUCKET or az://CONTAINER, with"
                 " a /PREFIX or without"
             )
         if self.blob_store_endpoint and _ENDPOINT.fullmatch(self.blob_store_endpoint) is None:

@@ -160,6 +160,11 @@ def keep_admin_token(data_dir: Path, secret: str) -> None:
         raise SettingsError(f"data_dir: cannot write {path}: {error.strerror}") from error
 
 
+def discard_admin_token(data_dir: Path) -> None:
+    """Remove a first token that came to nothing: another replica's is the one."""
+    (data_dir / ADMIN_TOKEN_FILE).unlink(missing_ok=True)
+
+
 def greeting(settings: Settings, tenant: FirstTenant | None) -> str:
     """What a starting server says; with the IDs, the token and what to do next on a first start."""
     lines = [f"Layover listens on {settings.url}"]

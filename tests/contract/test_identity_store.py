@@ -1,10 +1,13 @@
-"""What every IdentityStore does: the embedded one, in SQLite."""
+"""What every IdentityStore does, on every database."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import cast
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.identity import SqlIdentityStore
@@ -100,32 +103,68 @@ async def test_projects_are_found_and_listed_by_organization(store: IdentityStor
     assert await store.list_projects("unknown") == []
 
 
-async def test_the_first_tenant_comes_to_be_whole(database_url: str) -> None:
+@pytest.fixture
+def empty(database_url: str) -> Iterator[Database]:
+    """A database without an organization."""
     database = Database(database_url)
-    try:
-        migrate(database.engine)
-        store = SqlIdentityStore(database)
-        assert not await store.has_organization()
-        await store.create_first_tenant(TENANT, b"hash")
-        assert await store.has_organization()
-        assert await store.find_principal(b"hash", NOW) == TENANT.admin
-        (project,) = await store.list_projects("first-org")
-        assert (project.id, project.name, project.organization_name) == (
-            "first",
-            "default",
-            "default",
-        )
-    finally:
-        database.close()
+    migrate(database.engine)
+    yield database
+    database.close()
 
 
-async def test_a_tenant_that_cannot_be_made_whole_is_not_made_at_all(stores: Stores) -> None:
-    await add(stores.identity, BUILD, b"taken")
+async def test_the_first_tenant_comes_to_be_whole(empty: Database) -> None:
+    store = SqlIdentityStore(empty)
+    assert not await store.has_organization()
+    assert await store.create_first_tenant(TENANT, b"hash")
+    assert await store.has_organization()
+    assert await store.find_principal(b"hash", NOW) == TENANT.admin
+    (project,) = await store.list_projects("first-org")
+    assert (project.id, project.name, project.organization_name) == (
+        "first",
+        "default",
+        "default",
+    )
+
+
+async def test_a_tenant_that_cannot_be_made_whole_is_not_made_at_all(empty: Database) -> None:
+    store = SqlIdentityStore(empty)
+    nobody = replace(TENANT.admin, token_id=cast("str", None))
     # The last of its rows breaks a constraint.
-    with pytest.raises(Exception, match=r"(?i)unique"):
-        await stores.identity.create_first_tenant(TENANT, b"taken")
-    assert await stores.identity.find_project("first") is None
-    assert await stores.identity.list_projects("first-org") == []
+    with pytest.raises(IntegrityError):
+        await store.create_first_tenant(replace(TENANT, admin=nobody), b"hash")
+    assert not await store.has_organization()
+    assert await store.find_project("first") is None
+
+
+async def test_of_servers_that_start_at_once_one_makes_the_first_tenant(
+    empty: Database, database_url: str
+) -> None:
+    replicas = [Database(database_url) for _ in range(4)]
+    made = await asyncio.gather(
+        *(
+            SqlIdentityStore(replica).create_first_tenant(
+                replace(
+                    TENANT,
+                    project_id=f"project{number}",
+                    admin=replace(
+                        TENANT.admin,
+                        token_id=f"token{number}",
+                        user_id=f"user{number}",
+                        organization_id=f"org{number}",
+                    ),
+                ),
+                b"hash%d" % number,
+            )
+            for number, replica in enumerate(replicas)
+        )
+    )
+    for replica in replicas:
+        replica.close()
+    assert sorted(made) == [False, False, False, True]
+    first = made.index(True)
+    store = SqlIdentityStore(empty)
+    assert [bool(await store.list_projects(f"org{number}")) for number in range(4)] == made
+    assert await store.find_principal(b"hash%d" % first, NOW)
 
 
 async def test_all_replicas_share_the_key_that_came_first(stores: Stores) -> None:

@@ -56,8 +56,11 @@ class IdentityStore(Protocol):
         """Whether there is any organization yet."""
         ...
 
-    async def create_first_tenant(self, tenant: FirstTenant, secret_hash: bytes) -> None:
-        """Create an organization, its admin, a project and the admin's token, all or nothing."""
+    async def create_first_tenant(self, tenant: FirstTenant, secret_hash: bytes) -> bool:
+        """Create an organization, its admin, a project and the admin's token, all or nothing.
+
+        False, and nothing, when there is an organization already.
+        """
         ...
 
     async def server_key(self, name: str, candidate: bytes) -> bytes:

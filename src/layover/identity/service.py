@@ -132,12 +132,15 @@ class IdentityService:
             lifetime if until is None else min(lifetime, until - self._now()),
         )
 
-    async def bootstrap(self, keep: Callable[[str], None]) -> FirstTenant | None:
+    async def bootstrap(
+        self, keep: Callable[[str], None], discard: Callable[[], None]
+    ) -> FirstTenant | None:
         """On an empty database create an organization, an admin user, a project and a token.
 
         `keep` gets the token's secret before anything is committed: a crash in between leaves a
         secret without a token, never a server that nobody can enter. Returns None, and calls
-        nobody, when the database has an organization already.
+        nobody, when the database has an organization already; None after `discard` when another
+        replica was quicker.
         """
         if await self._store.has_organization():
             return None
@@ -154,7 +157,9 @@ class IdentityService:
         )
         secret = new_secret()
         keep(secret)
-        await self._store.create_first_tenant(tenant, _hash(secret))
+        if not await self._store.create_first_tenant(tenant, _hash(secret)):
+            discard()
+            return None
         return tenant
 
     async def forget_expired_tokens(self) -> int:

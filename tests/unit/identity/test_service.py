@@ -58,14 +58,32 @@ async def mine(identity: IdentityService) -> Project:
 
 async def test_the_first_start_makes_a_tenant_once(empty: IdentityService) -> None:
     kept: list[str] = []
-    tenant = await empty.bootstrap(kept.append)
+    tenant = await empty.bootstrap(kept.append, kept.clear)
     assert isinstance(tenant, FirstTenant)
     (secret,) = kept
     principal = await empty.authenticate(secret)
     assert principal == tenant.admin
     assert [project.id for project in await empty.list_projects(principal)] == [tenant.project_id]
-    assert await empty.bootstrap(kept.append) is None
+    assert await empty.bootstrap(kept.append, kept.clear) is None
     assert kept == [secret]
+
+
+async def test_a_server_that_was_too_late_to_make_the_tenant_keeps_no_token(
+    empty: IdentityService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[str] = []
+    first: list[str] = []
+
+    async def is_empty_yet() -> bool:
+        # And another one makes it right now.
+        monkeypatch.undo()
+        assert await empty.bootstrap(first.append, first.clear)
+        return False
+
+    monkeypatch.setattr(empty._store, "has_organization", is_empty_yet)
+    assert await empty.bootstrap(kept.append, kept.clear) is None
+    assert kept == []
+    assert await empty.authenticate(first[0])
 
 
 async def test_a_token_that_could_not_be_kept_is_no_token(empty: IdentityService) -> None:
@@ -74,9 +92,9 @@ async def test_a_token_that_could_not_be_kept_is_no_token(empty: IdentityService
         raise OSError
 
     with pytest.raises(OSError):
-        await empty.bootstrap(fails)
+        await empty.bootstrap(fails, lambda: None)
     kept: list[str] = []
-    assert await empty.bootstrap(kept.append)
+    assert await empty.bootstrap(kept.append, kept.clear)
     assert await empty.authenticate(kept[0])
 
 

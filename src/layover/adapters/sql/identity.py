@@ -121,10 +121,12 @@ class SqlIdentityStore:
             lambda connection: connection.execute(query).first() is not None
         )
 
-    async def create_first_tenant(self, tenant: FirstTenant, secret_hash: bytes) -> None:
+    async def create_first_tenant(self, tenant: FirstTenant, secret_hash: bytes) -> bool:
         now, organization_id = tenant.created_at, tenant.admin.organization_id
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> bool:
+            if connection.execute(select(organizations.c.id).limit(1)).first() is not None:
+                return False
             connection.execute(
                 insert(organizations).values(
                     id=organization_id, name=tenant.organization_name, created_at=now
@@ -150,8 +152,9 @@ class SqlIdentityStore:
             connection.execute(
                 _insert_token(tenant.admin, secret_hash, "made at the first start", now, None)
             )
+            return True
 
-        await self._database.write(work)
+        return await self._database.write(work)
 
     async def server_key(self, name: str, candidate: bytes) -> bytes:
         def work(connection: Connection) -> bytes:
