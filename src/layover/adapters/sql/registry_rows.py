@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, case, delete, insert, select, update
+from sqlalchemy import Connection, case, delete, insert, literal, select, update
 
 from layover.adapters.sql.database import insert_or_ignore, insert_or_ignore_all
 from layover.adapters.sql.schema import (
@@ -93,7 +93,10 @@ def link(
             repository_blobs.c.digest == str(digest),
         )
         .values(
-            leased_until=case((leased_until < until, until), else_=leased_until), shown_until=until
+            leased_until=case(
+                (leased_until < until, literal(until, leased_until.type)), else_=leased_until
+            ),
+            shown_until=until,
         )
     )
 
