@@ -125,6 +125,7 @@ def test_builders_are_tables_of_the_file(tmp_path: Path) -> None:
         ('reaper_interval = "0s"', "reaper_interval"),
         ('upload_lifetime = "0s"', "upload_lifetime"),
         ("build_client_timeout = -5", "build_client_timeout"),
+        ("startup_timeout = -5", "startup_timeout"),
         ("shutdown_timeout = -5", "shutdown_timeout"),
         ("builder_wait = -5", "builder_wait"),
         ('builder_cache = "20GB"', "builder_cache"),
@@ -139,7 +140,7 @@ def test_builders_are_tables_of_the_file(tmp_path: Path) -> None:
         ('lisen = "127.0.0.1:5000"', "lisen: no such setting; did you mean listen?"),
         ('reaper-interval = "5m"', "reaper-interval: no such setting; did you mean reaper_interv"),
         ('repear_intervall = "5m"', "did you mean reaper_interval?"),
-        ("[server]\nlisten = 5", "server: no such setting; there are build_client_timeout, "),
+        ("[server]\nlisten = 5", "server: no such setting; there are "),
         (
             '[[builders]]\nname = "a"\nadress = "tcp://10.0.0.1:1"',
             "builders.0.adress: no such setting; did you mean address?",
@@ -251,3 +252,21 @@ def test_every_setting_has_a_sentence() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert field.description.endswith("."), name
+
+
+@pytest.mark.parametrize("url", ["mysql://user:s3cret@host/x", "s3cret", "postgresql:/s3cret"])
+def test_a_wrong_database_url_is_named_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("LAYOVER_DATABASE_URL", url)
+    with pytest.raises(SettingsError, match="database_url") as refused:
+        load()
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_database_url_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql://user:s3cret@host/x"
+    monkeypatch.setenv("LAYOVER_DATABASE_URL", url)
+    settings = load()
+    assert settings.database_url.get_secret_value() == url
+    assert "s3cret" not in f"{settings!r} {settings} {settings.model_dump()}"
