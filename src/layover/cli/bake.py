@@ -150,6 +150,7 @@ def command(ctx: click.Context, arguments: tuple[str, ...]) -> int:
         dockerfiles=[entry for target in targets for entry in dockerfiles.of_target(target)],
         stdin=stdin,
         metadata_file=line.own.metadata_file,
+        retention=line.own.retention,
         targets=[target.name for target in targets if target.is_built],
         settled_variables=_FILE_VARIABLES,
     )

@@ -135,5 +135,6 @@ def command(ctx: click.Context, arguments: tuple[str, ...]) -> int:
         dockerfiles=dockerfiles.of_build(line.context, line.file, stdin),
         stdin=stdin,
         metadata_file=line.own.metadata_file,
+        retention=line.own.retention,
     )
     return run(session.build(server, env, buildx, plan))

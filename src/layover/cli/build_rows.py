@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from protobuf.wkt import Timestamp
 
-from layover.cli.output import Column, Row, age, as_csv, rfc3339, size, span
+from layover.cli.output import Column, Row, age, as_csv, left, rfc3339, size, span
 from layover.rpc.layover.v1.builds_pb import Build, BuildStatus
 
 COLUMNS = (
@@ -14,6 +14,7 @@ COLUMNS = (
     Column("AGE", "createdAt", is_number=True),
     Column("DURATION", "duration", is_number=True),
     Column("SIZE", "size", is_number=True),
+    Column("EXPIRES", "expires"),
     Column("TAGS", "tags"),
 )
 
@@ -34,8 +35,9 @@ def is_saved(build: Build) -> bool:
     return bool(build.images) or build.size_bytes > 0
 
 
-def build_row(build: Build) -> Row:
+def build_row(build: Build, now: datetime) -> Row:
     """A build as JSON and CSV have it; `id` and `status` come first for scripts."""
+    expires = moment(build.expires_at)
     started, finished = moment(build.started_at), moment(build.finished_at)
     lasted = (finished - started).total_seconds() if started and finished else None
     return {
@@ -51,6 +53,9 @@ def build_row(build: Build) -> Row:
         "projectId": build.project_id,
         "command": build.command,
         "error": build.error or None,
+        # A build that runs has no end yet.
+        "expiresAt": rfc3339(expires),
+        "expiresIn": left(expires, now) or None,
     }
 
 
@@ -63,10 +68,11 @@ def shown_row(build: Build, now: datetime) -> dict[str, str]:
         "createdAt": age(moment(build.created_at), now),
         "duration": span((finished or now) - started) if started else "",
         "size": size(build.size_bytes) if is_saved(build) else "",
+        "expires": left(moment(build.expires_at), now),
         "tags": " ".join(build.tags),
     }
 
 
-def builds_csv(builds: Sequence[Build]) -> str:
+def builds_csv(builds: Sequence[Build], now: datetime) -> str:
     """Builds as CSV, its heading there even for none."""
-    return as_csv([build_row(build) for build in builds]) or "id,status\n"
+    return as_csv([build_row(build, now) for build in builds]) or "id,status\n"

@@ -1,26 +1,40 @@
-"""`layover builds`: one build's facts and log, and removing builds."""
+"""`layover builds`: one build's facts and log; keeping and removing builds, and their receipts."""
 
 import json
 import sys
-from datetime import UTC, datetime
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
 from layover.cli.build_rows import build_row, moment, shown_row, status_name
-from layover.cli.errors import FAILED, WrongUsage, say
+from layover.cli.errors import DONE, FAILED, say
 from layover.cli.lists import list_builds
-from layover.cli.options import OUTPUT, find_server, run, server_options
-from layover.cli.output import as_csv, rfc3339, size, span
+from layover.cli.options import DURATION, OUTPUT, find_server, run, server_options
+from layover.cli.output import Column, Row, as_csv, left, print_rows, rfc3339, size, span
 from layover.client.address import Server
 from layover.client.api import Client
 from layover.client.errors import ClientError
-from layover.rpc.layover.v1.builds_pb import GetBuildResponse, Step
+from layover.client.receipts import Receipt, checked
+from layover.rpc.layover.v1.builds_pb import Build, GetBuildResponse, Step
+from layover.units import told_duration
+
+_KEPT_COLUMNS = (Column("ID", "id"), Column("EXPIRES AT", "expiresAt"), Column("", "expiresIn"))
+_RECEIPT_COLUMNS = (
+    Column("DIGEST", "digest"),
+    Column("KIND", "kind"),
+    Column("SIZE", "size", is_number=True),
+    Column("", "state"),
+    Column("NEEDED BY", "by"),
+)
+
+_BUILD_IDS = click.argument("build_ids", metavar="BUILD_ID...", nargs=-1, required=True)
 
 
 @click.group("builds", epilog="Example: layover builds show BUILD_ID --log")
 def command() -> None:
-    """Show and remove builds."""
+    """Show, keep and remove builds."""
 
 
 command.add_command(list_builds, "list")
@@ -56,19 +70,78 @@ def show(build_id: str, wants_log: bool, form: str, url: str | None, token: str 
         _print(details)
 
 
-@command.command("rm", epilog="Example: layover builds rm --yes BUILD_ID BUILD_ID")
-@click.argument("build_ids", metavar="BUILD_ID...", nargs=-1, required=True)
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@command.command("keep", epilog="Example: layover builds keep BUILD_ID --for 14d")
+@_BUILD_IDS
+@click.option(
+    "--for",
+    "retention",
+    type=DURATION,
+    required=True,
+    metavar="TIME",
+    help="How long from now on, as 36h or 14d.",
+)
+@OUTPUT
+@server_options
+def keep(
+    build_ids: tuple[str, ...],
+    retention: timedelta,
+    form: str,
+    url: str | None,
+    token: str | None,
+) -> int:
+    """Keep builds that have ended for longer, and all that they saved.
+
+    The time counts from now; a build that would live longer anyway keeps its time. What belongs
+    to the build follows it: tags, targets, platforms, attestations and signatures.
+    """
+    kept, status = run(_keep(find_server(url, token), build_ids, retention))
+    now = datetime.now(UTC)
+    rows: list[Row] = [
+        {"id": build_id, "expiresAt": rfc3339(until), "expiresIn": left(until, now)}
+        for build_id, until in kept
+    ]
+    shown = [{name: str(value) for name, value in row.items()} for row in rows]
+    if rows or form == "json":
+        print_rows(rows, shown, _KEPT_COLUMNS, form)
+    return status
+
+
+@command.command("rm", epilog="Example: layover builds rm BUILD_ID BUILD_ID")
+@_BUILD_IDS
+@click.option("--yes", "-y", is_flag=True, help="Do not ask; only on a terminal it is asked.")
 @server_options
 def remove(build_ids: tuple[str, ...], yes: bool, url: str | None, token: str | None) -> int:
     """Delete builds and what they saved. A running build is canceled first."""
     server = find_server(url, token)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise WrongUsage("deleting asks first, and there is no terminal to ask on: add --yes")
+    if not yes and sys.stdin.isatty():
         what = build_ids[0] if len(build_ids) == 1 else f"{len(build_ids)} builds"
         click.confirm(f"Delete {what}, and what is saved of it?", abort=True, err=True)
     return run(_remove(server, build_ids))
+
+
+@command.command("receipt", epilog="Example: layover builds receipt BUILD_ID --output json")
+@click.argument("build_id", metavar="BUILD_ID")
+@click.option(
+    "--output",
+    "-o",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="The form of what is printed.",
+)
+@server_options
+def receipt(build_id: str, form: str, url: str | None, token: str | None) -> None:
+    """Show what became of a build that is gone: what was freed, and what another one needs still.
+
+    The server signs it, and its signature is checked here. With --output json the signed document
+    and the keys are there too, to be checked by others.
+    """
+    found = run(_receipt(find_server(url, token), build_id))
+    if form == "json":
+        click.echo(json.dumps(_receipt_row(found), indent=2))
+    else:
+        _print_receipt(found)
 
 
 async def _details(server: Server, build_id: str) -> GetBuildResponse:
@@ -76,9 +149,30 @@ async def _details(server: Server, build_id: str) -> GetBuildResponse:
         return await client.get_build(build_id)
 
 
+async def _keep(
+    server: Server, build_ids: tuple[str, ...], retention: timedelta
+) -> tuple[list[tuple[str, datetime]], int]:
+    """Keep each; one that fails does not keep the others from it."""
+    kept, status = [], DONE
+    async with Client(server) as client:
+        for build_id in dict.fromkeys(build_ids):
+            try:
+                kept.append((build_id, await client.keep_build(build_id, retention)))
+            except ClientError as error:
+                say(f"error: {build_id}: {error}")
+                status = FAILED
+    return kept, status
+
+
+async def _receipt(server: Server, build_id: str) -> Receipt:
+    async with Client(server) as client:
+        answer = await client.get_receipt(build_id)
+    return checked(build_id, answer.document, answer.signature, answer.public_key)
+
+
 async def _remove(server: Server, build_ids: tuple[str, ...]) -> int:
     """Delete each; one that fails does not keep the others."""
-    status = 0
+    status = DONE
     async with Client(server) as client:
         for build_id in dict.fromkeys(build_ids):
             try:
@@ -123,7 +217,7 @@ def _facts(details: GetBuildResponse) -> dict[str, Any]:
         }
         for image in details.build.images
     ]
-    return {**build_row(details.build), "images": images}
+    return {**build_row(details.build, datetime.now(UTC)), "images": images}
 
 
 def _step_row(step: Step) -> dict[str, str | float | bool | None]:
@@ -152,6 +246,7 @@ def _print(details: GetBuildResponse) -> None:
         ("Created", rfc3339(moment(build.created_at)) or ""),
         ("Duration", shown["duration"]),
         ("Size", shown["size"]),
+        ("Expires", _expiry(build, shown["expires"])),
         ("Tags", shown["tags"]),
         ("Error", build.error),
     ]
@@ -172,6 +267,47 @@ def _print(details: GetBuildResponse) -> None:
     for dockerfile in details.dockerfiles:
         title = " ".join(part for part in (dockerfile.target, dockerfile.filename) if part)
         click.echo(f"\n{title or 'Dockerfile'}:\n{_indented(dockerfile.contents)}")
+
+
+def _expiry(build: Build, shown: str) -> str:
+    if build.expires_at is not None:
+        return f"{rfc3339(moment(build.expires_at))} ({shown})"
+    if build.retention is not None:
+        return f"{told_duration(build.retention.to_timedelta())} after its end"
+    return ""
+
+
+def _receipt_row(found: Receipt) -> dict[str, Any]:
+    return {
+        **found.facts,
+        "document": b64encode(found.document).decode(),
+        "signature": b64encode(found.signature).decode(),
+        "public_key": b64encode(found.public_key).decode(),
+        "public_key_pem": found.public_key_pem,
+    }
+
+
+def _print_receipt(found: Receipt) -> None:
+    facts = found.facts
+    freed, kept = facts["freed"], facts["kept"]
+    for name, value in (
+        ("Build", facts["build"]),
+        ("Project", facts["project"]),
+        ("Ended", f"{facts['ended_at']} ({facts['reason']})"),
+        ("Collected", facts["collected_at"]),
+        ("Freed", f"{size(facts['freed_bytes'])} in {len(freed)}"),
+        ("Kept", f"{size(facts['kept_bytes'])} in {len(kept)}, which others need"),
+        ("Signature", f"good, by the key {b64encode(found.public_key).decode()}"),
+    ):
+        click.echo(f"{name:<11}{value}")
+    rows = [
+        {**item, "size": size(item["size_bytes"]), "state": state, "by": item.get("by", "")}
+        for state, items in (("freed", freed), ("kept", kept))
+        for item in items
+    ]
+    if rows:
+        click.echo()
+        print_rows([], rows, _RECEIPT_COLUMNS, "table")
 
 
 def _step_line(step: Step) -> str:

@@ -7,17 +7,13 @@ import click
 
 from layover.cli.build_rows import COLUMNS, build_row, shown_row
 from layover.cli.options import OUTPUT, PROJECT, find_project, find_server, run, server_options
-from layover.cli.output import Column, print_rows
+from layover.cli.output import print_rows
+from layover.cli.project_rows import COLUMNS as PROJECT_COLUMNS
+from layover.cli.project_rows import project_row, shown_project
 from layover.client.address import Server
 from layover.client.api import Client
-from layover.rpc.depot.cli.v1beta1.projects_pb import ListProjectsResponse
 from layover.rpc.layover.v1.builds_pb import Build
-
-_PROJECT_COLUMNS = (
-    Column("ID", "id"),
-    Column("NAME", "name"),
-    Column("ORGANIZATION", "organizationName"),
-)
+from layover.rpc.layover.v1.projects_pb import Project
 
 
 @click.group(
@@ -45,24 +41,23 @@ def list_builds(
     """List a project's builds, newest first."""
     builds = run(_builds(find_server(url, token), project, limit))
     now = datetime.now(UTC)
-    print_rows([build_row(b) for b in builds], [shown_row(b, now) for b in builds], COLUMNS, form)
+    print_rows(
+        [build_row(b, now) for b in builds], [shown_row(b, now) for b in builds], COLUMNS, form
+    )
 
 
 @command.command("projects", epilog="Example: layover list projects --output json")
 @OUTPUT
 @server_options
 def list_projects(form: str, url: str | None, token: str | None) -> None:
-    """List the projects that the token sees."""
-    rows = [
-        {
-            "id": project.id,
-            "name": project.name,
-            "organizationId": project.org_id,
-            "organizationName": project.org_name,
-        }
-        for project in run(_projects(find_server(url, token)))
-    ]
-    print_rows(rows, rows, _PROJECT_COLUMNS, form)
+    """List the projects that the token sees, and how long each keeps what is saved."""
+    projects = run(_projects(find_server(url, token)))
+    print_rows(
+        [project_row(p) for p in projects],
+        [shown_project(p) for p in projects],
+        PROJECT_COLUMNS,
+        form,
+    )
 
 
 async def _builds(server: Server, project: str | None, limit: int) -> list[Build]:
@@ -71,6 +66,6 @@ async def _builds(server: Server, project: str | None, limit: int) -> list[Build
         return await client.list_builds(project_id, limit)
 
 
-async def _projects(server: Server) -> list[ListProjectsResponse.Project]:
+async def _projects(server: Server) -> list[Project]:
     async with Client(server) as client:
         return await client.list_projects()

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +13,37 @@ from layover.cli.errors import say
 from layover.client import choices, login_file
 from layover.client.address import Server
 from layover.client.api import Client
+from layover.units import read_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Value = TypeVar("Value")
+
+
+class DurationType(click.ParamType[timedelta]):
+    """A length of time above zero, as settings take it: 90s, 36h, 7d."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        try:
+            return read_retention(value)
+        except ValueError as error:
+            self.fail(f"{error}", param, ctx)
+
+
+def read_retention(text: str) -> timedelta:
+    """How long something is to be kept. Raises ValueError; the server knows the maximum."""
+    retention = read_duration(text)
+    if not retention:
+        raise ValueError(f"expected at least 1s, not {text!r}")
+    return retention
+
+
+DURATION = DurationType()
 
 URL = click.option("--url", metavar="URL", help="The server's address [env: LAYOVER_URL].")
 TOKEN = click.option("--token", metavar="TOKEN", help="The token [env: LAYOVER_TOKEN].")

@@ -86,6 +86,27 @@ def age(since: datetime | None, now: datetime) -> str:
     return "" if since is None else span(now - since)
 
 
+def left(until: datetime | None, now: datetime) -> str:
+    """How long until then, in two units at most: `in 6 d 4 h`, `in 12 min 5 s`, `in 42 s`.
+
+    What is left of the last unit is not counted: nothing is gone sooner than told.
+    """
+    if until is None:
+        return ""
+    seconds = int((until - now).total_seconds())
+    if seconds <= 0:
+        return "now"
+    for unit, size, smaller, rest in (
+        ("d", 86_400, "h", 3_600),
+        ("h", 3_600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
+        if seconds >= size:
+            more = seconds % size // rest
+            return f"in {seconds // size} {unit}" + (f" {more} {smaller}" if more else "")
+    return f"in {seconds} s"
+
+
 def span(duration: timedelta | None) -> str:
     """A duration for a table: `0.4s`, `42s`, `3m 5s`, `3h`, `2d`."""
     if duration is None:

@@ -63,12 +63,13 @@ def command(
     server = find_server(url, token)
     if what is None:
         builds = run(_saved_builds(server, project))
+        now = datetime.now(UTC)
         if not picker.can_ask():
-            click.echo(builds_csv(builds), nl=False, err=True)
+            click.echo(builds_csv(builds, now), nl=False, err=True)
             return WRONG_USAGE
         if not builds:
             raise CliError("there is no saved build in this project: `layover build --save .`")
-        what = picker.pick(builds, "Which build?", datetime.now(UTC)).id
+        what = picker.pick(builds, "Which build?", now).id
     items = run(_find(server, what, targets))
     if names and len(items) > 1:
         raise WrongUsage(

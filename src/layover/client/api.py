@@ -9,6 +9,7 @@ A method is a call; it raises a ClientError when the call did not do what it was
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import Self, TypeVar
 
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
+from protobuf.wkt import Duration
 from pyqwest import Client as HTTPClient
 from pyqwest import HTTPTransport
 
@@ -25,9 +27,12 @@ from layover.client.wire import from_connect
 from layover.rpc.depot.cli.v1 import build_pb as wire
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceClient
 from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceClient
-from layover.rpc.depot.cli.v1beta1.projects_pb import ListProjectsRequest, ListProjectsResponse
-from layover.rpc.layover.v1 import builds_pb
+from layover.rpc.depot.cli.v1beta1.projects_pb import ListProjectsRequest
+from layover.rpc.layover.v1 import builds_pb, projects_pb
 from layover.rpc.layover.v1.builds_connect import BuildsServiceClient
+from layover.rpc.layover.v1.projects_connect import (
+    ProjectsServiceClient as OwnProjectsServiceClient,
+)
 
 Answer = TypeVar("Answer")
 
@@ -76,6 +81,7 @@ class Client:
         self._builds = BuildServiceClient(server.url, http_client=http)
         self._projects = ProjectsServiceClient(server.url, http_client=http)
         self._details = BuildsServiceClient(server.url, http_client=http)
+        self._policies = OwnProjectsServiceClient(server.url, http_client=http)
 
     async def __aenter__(self) -> Self:
         return self
@@ -198,14 +204,56 @@ class Client:
 
     # Projects.
 
-    async def list_projects(self) -> list[ListProjectsResponse.Project]:
-        """The projects that the token may see."""
+    async def list_projects(self) -> list[projects_pb.Project]:
+        """The projects that the token may see.
+
+        Of a server that serves the public build API alone they have no policy.
+        """
+        try:
+            own = await self._again(
+                lambda: self._policies.list_projects(
+                    projects_pb.ListProjectsRequest(),
+                    headers=self._headers,
+                    timeout_ms=_CALL_TIMEOUT_MS,
+                )
+            )
+        except NotLayover:
+            answer = await self._again(
+                lambda: self._projects.list_projects(
+                    ListProjectsRequest(), headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+                )
+            )
+            return [
+                projects_pb.Project(
+                    id=project.id,
+                    name=project.name,
+                    organization_id=project.org_id,
+                    organization_name=project.org_name,
+                )
+                for project in answer.projects
+            ]
+        return list(own.projects)
+
+    async def get_project(self, project_id: str) -> projects_pb.Project:
+        """A project with its policy."""
+        request = projects_pb.GetProjectRequest(project_id=project_id)
         answer = await self._again(
-            lambda: self._projects.list_projects(
-                ListProjectsRequest(), headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+            lambda: self._policies.get_project(
+                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
             )
         )
-        return list(answer.projects)
+        return _project(answer.project)
+
+    async def update_project(
+        self, request: projects_pb.UpdateProjectRequest
+    ) -> projects_pb.Project:
+        """Change what the request names of a project's policy; return the project."""
+        answer = await self._again(
+            lambda: self._policies.update_project(
+                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+            )
+        )
+        return _project(answer.project)
 
     # Layover's own.
 
@@ -258,9 +306,49 @@ class Client:
         except ConnectError as error:
             raise from_connect(error, self.server.url) from error
 
+    async def keep_build(self, build_id: str, retention: timedelta) -> datetime:
+        """Let an ended build live for `retention` from now on; return when it is gone then."""
+        request = builds_pb.KeepBuildRequest(
+            build_id=build_id, retention=Duration.from_timedelta(retention)
+        )
+        answer = await self._again(
+            lambda: self._details.keep_build(
+                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+            )
+        )
+        if answer.expires_at is None:
+            raise ClientError("the server answered without the time")
+        return answer.expires_at.to_datetime().astimezone(UTC)
+
+    async def get_receipt(self, build_id: str) -> builds_pb.GetReceiptResponse:
+        """The signed receipt of a build that is gone; `client.receipts` reads it."""
+        request = builds_pb.GetReceiptRequest(build_id=build_id)
+        return await self._again(
+            lambda: self._details.get_receipt(
+                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+            )
+        )
+
+    async def get_receipt_key(self) -> bytes:
+        """The public key that the server signs receipts with: Ed25519, 32 bytes."""
+        answer = await self._again(
+            lambda: self._details.get_receipt_key(
+                builds_pb.GetReceiptKeyRequest(),
+                headers=self._headers,
+                timeout_ms=_CALL_TIMEOUT_MS,
+            )
+        )
+        return answer.public_key
+
     async def delete_build(self, build_id: str) -> None:
         """Delete a build and what it saved; a running one is canceled first."""
         request = builds_pb.DeleteBuildRequest(build_id=build_id)
         await self._once(
             self._details.delete_build(request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS)
         )
+
+
+def _project(project: projects_pb.Project | None) -> projects_pb.Project:
+    if project is None:
+        raise ClientError("the server answered without the project")
+    return project

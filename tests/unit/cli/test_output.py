@@ -10,7 +10,7 @@ from protobuf.wkt import Timestamp
 
 from layover.cli import picker
 from layover.cli.build_rows import COLUMNS, build_row, builds_csv, is_saved, shown_row
-from layover.cli.output import age, as_csv, print_rows, rfc3339, size, span
+from layover.cli.output import age, as_csv, left, print_rows, rfc3339, size, span
 from layover.rpc.layover.v1.builds_pb import Build, BuildStatus
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -36,6 +36,41 @@ def build(build_id: str = "aaaaaaaaaa", **more: object) -> Build:
 )
 def test_a_span_is_in_the_unit_that_says_it(seconds: float, shown: str) -> None:
     assert span(timedelta(seconds=seconds)) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-1, "now"),
+        (0.4, "now"),
+        (42.9, "in 42 s"),
+        (60, "in 1 min"),
+        (185, "in 3 min 5 s"),
+        (3599, "in 59 min 59 s"),
+        (3600 + 59, "in 1 h"),
+        (3600 * 36, "in 1 d 12 h"),
+        (86400 * 7, "in 7 d"),
+        (86400 * 7 - 1, "in 6 d 23 h"),
+        (86400 * 6 + 3600 * 4 + 1800, "in 6 d 4 h"),
+    ],
+)
+def test_what_is_left_is_told_in_two_units_and_never_too_much(seconds: float, shown: str) -> None:
+    assert left(NOW + timedelta(seconds=seconds), NOW) == shown
+
+
+def test_a_row_has_when_the_build_expires_and_how_long_that_is() -> None:
+    until = NOW + timedelta(days=6, hours=4, milliseconds=7)
+    saved = build(expires_at=Timestamp.from_datetime(until))
+    row = build_row(saved, NOW)
+    assert (row["expiresAt"], row["expiresIn"]) == ("2026-01-08T16:00:00.007Z", "in 6 d 4 h")
+    assert shown_row(saved, NOW)["expires"] == "in 6 d 4 h"
+    assert builds_csv([saved], NOW).splitlines()[1].endswith("2026-01-08T16:00:00.007Z,in 6 d 4 h")
+
+
+def test_a_build_that_runs_has_no_end_yet() -> None:
+    row = build_row(build(), NOW)
+    assert row["expiresAt"] is row["expiresIn"] is None
+    assert shown_row(build(), NOW)["expires"] == ""
 
 
 def test_what_has_not_happened_has_no_span() -> None:
@@ -66,12 +101,12 @@ def test_times_are_rfc_3339_in_utc() -> None:
 
 
 def test_a_build_s_row_begins_with_its_id_and_status() -> None:
-    row = build_row(build(tags=["a:1", "b:2"], size_bytes=3682))
+    row = build_row(build(tags=["a:1", "b:2"], size_bytes=3682), NOW)
     assert [*row][:3] == ["id", "status", "createdAt"]
     assert row["status"] == "finished"
     assert row["saved"] is True
     assert json.loads(json.dumps(row)) == row
-    assert builds_csv([build(tags=["a:1", "b:2"])]).splitlines()[1].split(",")[7] == "a:1 b:2"
+    assert builds_csv([build(tags=["a:1", "b:2"])], NOW).splitlines()[1].split(",")[7] == "a:1 b:2"
 
 
 def test_no_builds_are_an_empty_list_in_json_and_a_heading_in_csv(
@@ -79,7 +114,7 @@ def test_no_builds_are_an_empty_list_in_json_and_a_heading_in_csv(
 ) -> None:
     print_rows([], [], COLUMNS, "json")
     assert json.loads(capsys.readouterr().out) == []
-    assert builds_csv([]).startswith("id,status")
+    assert builds_csv([], NOW).startswith("id,status")
 
 
 def test_a_table_off_a_terminal_is_never_folded(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +122,7 @@ def test_a_table_off_a_terminal_is_never_folded(capsys: pytest.CaptureFixture[st
     shown = [shown_row(build(tags=tags), NOW)]
     print_rows([], shown, COLUMNS, "table")
     heading, line = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["ID", "STATUS", "AGE", "DURATION", "SIZE", "TAGS"]
+    assert heading.split() == ["ID", "STATUS", "AGE", "DURATION", "SIZE", "EXPIRES", "TAGS"]
     assert line.split()[:3] == ["aaaaaaaaaa", "finished", "3h"]
     assert tags[-1] in line
 
@@ -101,7 +136,7 @@ def test_a_running_build_s_duration_grows() -> None:
     started = Timestamp.from_datetime(NOW - timedelta(seconds=20))
     running = Build(id="a", status=BuildStatus.RUNNING, created_at=started, started_at=started)
     assert shown_row(running, NOW)["duration"] == "20s"
-    assert build_row(running)["durationSeconds"] is None
+    assert build_row(running, NOW)["durationSeconds"] is None
     assert not is_saved(running)
 
 
@@ -109,7 +144,7 @@ def test_the_picker_s_columns_stand_under_their_headings() -> None:
     heading, *rows = picker.lines(
         [build("aaaaaaaaaa", tags=["x" * 100]), build("bbbbbbbbbb", size_bytes=10**9)], NOW
     )
-    assert heading.split() == ["ID", "STATUS", "AGE", "DURATION", "SIZE", "TAGS"]
+    assert heading.split() == ["ID", "STATUS", "AGE", "DURATION", "SIZE", "EXPIRES", "TAGS"]
     assert [row[:10] for row in rows] == ["aaaaaaaaaa", "bbbbbbbbbb"]
     assert rows[0].index("xxx") == heading.index("TAGS")
     assert rows[0].endswith("…")

@@ -15,7 +15,14 @@ def test_the_page_is_current() -> None:
 
 def test_the_page_has_every_command_with_an_example() -> None:
     sections = page().split("\n## layover ")[1:]
-    assert {"build", "bake", "pull", "list builds", "builds show", "builds rm", "serve"} <= {
-        section.split("\n", 1)[0] for section in sections
-    }
+    assert {
+        "build",
+        "bake",
+        "pull",
+        "list builds",
+        "builds show",
+        "builds rm",
+        "projects update",
+        "serve",
+    } <= {section.split("\n", 1)[0] for section in sections}
     assert all("Example: `" in section for section in sections)

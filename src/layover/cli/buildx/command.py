@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ import click
 from layover.cli.buildx import metadata
 from layover.cli.buildx.arguments import CommandLine, scan
 from layover.cli.errors import WrongUsage, say
-from layover.cli.options import find_project, find_server, run
+from layover.cli.options import find_project, find_server, read_retention, run
 from layover.client.address import Server
 from layover.client.api import Client
 
@@ -18,6 +19,7 @@ from layover.client.api import Client
 OWN_OPTIONS: Sequence[tuple[str, str]] = (
     ("--save", "Save the build in the registry, under its build ID."),
     ("--save-tag TAG", "Save it under this tag of the project as well; may be repeated."),
+    ("--retention TIME", "Keep what is saved for so long, as 36h or 7d [default: the project's]."),
     ("--metadata-file FILE", "Write what buildx knows, and the build's ID, as JSON."),
     ("--project ID", "The project [env: LAYOVER_PROJECT_ID; else depot.json]."),
     ("--token TOKEN", "The token [env: LAYOVER_TOKEN]."),
@@ -39,6 +41,7 @@ class OwnFlags:
     build_platform: str
     save: bool
     save_tags: list[str]
+    retention: timedelta | None
     metadata_file: Path | None
 
     @classmethod
@@ -47,14 +50,19 @@ class OwnFlags:
         if line.take("--builder"):
             raise WrongUsage("--builder cannot be chosen here: the server chooses the builder")
         save_tags = line.take("--save-tag")
+        is_saved = line.take_switch("--save") or bool(save_tags)
+        retention = _retention(line.take("--retention"))
+        if retention is not None and not is_saved:
+            raise WrongUsage("--retention is for what is saved: add --save")
         metadata_file = line.take_last("--metadata-file")
         return cls(
             url=line.take_last("--url"),
             token=line.take_last("--token"),
             project=line.take_last("--project"),
             build_platform=line.take_last("--build-platform"),
-            save=line.take_switch("--save") or bool(save_tags),
+            save=is_saved,
             save_tags=save_tags,
+            retention=retention,
             metadata_file=Path(metadata_file) if metadata_file else None,
         )
 
@@ -77,7 +85,16 @@ def without_save(own: OwnFlags, call: str) -> OwnFlags:
     if not own.save:
         return own
     say(f"Nothing is saved: buildx was asked for `{call}`, which builds no image.")
-    return replace(own, save=False, save_tags=[])
+    return replace(own, save=False, save_tags=[], retention=None)
+
+
+def _retention(values: Sequence[str]) -> timedelta | None:
+    if not values:
+        return None
+    try:
+        return read_retention(values[-1])
+    except ValueError as error:
+        raise WrongUsage(f"--retention: {error}") from None
 
 
 async def _project_of(server: Server, flag: str, folder: Path) -> str:

@@ -10,10 +10,12 @@ import contextlib
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from protobuf import Oneof
+from protobuf.wkt import Duration
 
 from layover.cli.buildx import builders, metadata
 from layover.cli.buildx.process import Interruption, capture, last_error, run
@@ -25,6 +27,7 @@ from layover.client.api import Client
 from layover.client.errors import ClientError, ServerUnreachable
 from layover.client.references import Image
 from layover.rpc.depot.cli.v1 import build_pb as wire
+from layover.units import told_duration
 
 Value = TypeVar("Value")
 
@@ -63,6 +66,7 @@ class Plan:
     dockerfiles: Sequence[wire.Dockerfile] = ()
     stdin: BinaryIO | None = None
     metadata_file: Path | None = None
+    retention: timedelta | None = None
     targets: Sequence[str] = ()
     # Variables that say what the arguments say already.
     settled_variables: Sequence[str] = field(default=())
@@ -79,7 +83,11 @@ async def build(server: Server, env: dict[str, str], buildx: Path, plan: Plan) -
             created = await _interruptible(
                 client.create_build(
                     wire.CreateBuildRequest(
-                        project_id=plan.project_id or None, options=list(plan.options)
+                        project_id=plan.project_id or None,
+                        options=list(plan.options),
+                        retention=None
+                        if plan.retention is None
+                        else Duration.from_timedelta(plan.retention),
                     )
                 )
             )
@@ -277,7 +285,9 @@ class _Session:
             return
         tags = [t.tag for t in self._created.additional_tags if t.push]
         names = [f"{tags[0]}-{t}" for t in self._plan.targets] if self._plan.targets else tags
-        say(f"It is saved. To pull it:\n  layover pull {build_id}")
+        retention = self._created.retention
+        kept = f" for {told_duration(retention.to_timedelta())}" if retention is not None else ""
+        say(f"It is saved{kept}. To pull it:\n  layover pull {build_id}")
         for name in names:
             say(f"  docker pull {name}")
 

@@ -1,0 +1,154 @@
+"""`layover projects`: projects and their policies."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from protobuf import Oneof
+from protobuf.wkt import Duration
+
+from layover.cli.errors import WrongUsage
+from layover.cli.lists import list_projects
+from layover.cli.options import (
+    DURATION,
+    OUTPUT,
+    PROJECT,
+    find_project,
+    find_server,
+    run,
+    server_options,
+)
+from layover.cli.output import print_rows
+from layover.cli.project_rows import COLUMNS, project_row, shown_project
+from layover.client.address import Server
+from layover.client.api import Client
+from layover.rpc.layover.v1.projects_pb import NoQuota, Project, UpdateProjectRequest
+from layover.units import read_size
+
+# What the API can carry.
+_LARGEST_QUOTA = 2**63 - 1
+
+Quota = Oneof[Literal["quota_bytes"], int] | Oneof[Literal["no_quota"], NoQuota]
+
+
+class QuotaType(click.ParamType[Quota]):
+    """A size above zero, as settings take it, or `none`."""
+
+    name = "quota"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Quota:
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]  # converted before
+        if value.strip().lower() == "none":
+            return Oneof[Literal["no_quota"], NoQuota]("no_quota", NoQuota())
+        try:
+            size_bytes = read_size(value)
+        except ValueError as error:
+            self.fail(f"{error}, or none for no limit", param, ctx)
+        if not 0 < size_bytes <= _LARGEST_QUOTA:
+            self.fail(f"expected 1B to 8388607TiB, or none for no limit, not {value!r}", param, ctx)
+        return Oneof[Literal["quota_bytes"], int]("quota_bytes", size_bytes)
+
+
+@click.group("projects", epilog="Example: layover projects update --retention 72h")
+def command() -> None:
+    """Show projects, and change how long they keep what is saved."""
+
+
+command.add_command(list_projects, "list")
+
+_PROJECT_ID = click.argument("project_id", metavar="[PROJECT_ID]", required=False)
+
+
+@command.command("get", epilog="Example: layover projects get --output json")
+@_PROJECT_ID
+@PROJECT
+@OUTPUT
+@server_options
+def get(
+    project_id: str | None, project: str | None, form: str, url: str | None, token: str | None
+) -> None:
+    """Show a project and its policy."""
+    named = _named(project_id, project)
+    _print(run(_get(find_server(url, token), named)), form)
+
+
+@command.command("update", epilog="Example: layover projects update --retention 72h --quota 50GiB")
+@_PROJECT_ID
+@PROJECT
+@click.option(
+    "--retention", type=DURATION, metavar="TIME", help="How long what is saved or pushed is kept."
+)
+@click.option(
+    "--max-retention",
+    type=DURATION,
+    metavar="TIME",
+    help="The longest that can be asked for with --retention or --for.",
+)
+@click.option(
+    "--extend-on-pull/--no-extend-on-pull",
+    "extends_on_pull",
+    default=None,
+    help="Whether what is pulled is kept for the project's retention from then on.",
+)
+@click.option(
+    "--quota",
+    type=QuotaType(),
+    metavar="SIZE|none",
+    help="The most that the project's blobs may take.",
+)
+@OUTPUT
+@server_options
+def update(
+    project_id: str | None,
+    project: str | None,
+    retention: timedelta | None,
+    max_retention: timedelta | None,
+    extends_on_pull: bool | None,
+    quota: Quota | None,
+    form: str,
+    url: str | None,
+    token: str | None,
+) -> None:
+    """Change a project's policy; what is not named stays as it is.
+
+    It holds for what is saved or pushed from now on. What is there keeps the time that it has,
+    also where that is beyond a lower maximum: `layover builds rm` removes it sooner.
+    """
+    named = _named(project_id, project)
+    request = UpdateProjectRequest(
+        retention=None if retention is None else Duration.from_timedelta(retention),
+        max_retention=None if max_retention is None else Duration.from_timedelta(max_retention),
+        extends_on_pull=extends_on_pull,
+        quota=quota,
+    )
+    if all(change is None for change in (retention, max_retention, extends_on_pull, quota)):
+        raise WrongUsage(
+            "nothing to change: give --retention, --max-retention, --extend-on-pull,"
+            " --no-extend-on-pull or --quota"
+        )
+    _print(run(_update(find_server(url, token), named, request)), form)
+
+
+def _named(argument: str | None, option: str | None) -> str | None:
+    if argument and option and argument != option:
+        raise WrongUsage(f"two projects are named, {argument} and {option}: give one")
+    return argument or option
+
+
+def _print(project: Project, form: str) -> None:
+    print_rows([project_row(project)], [shown_project(project)], COLUMNS, form)
+
+
+async def _get(server: Server, named: str | None) -> Project:
+    async with Client(server) as client:
+        return await client.get_project(await find_project(client, named, Path()))
+
+
+async def _update(server: Server, named: str | None, request: UpdateProjectRequest) -> Project:
+    async with Client(server) as client:
+        request.project_id = await find_project(client, named, Path())
+        return await client.update_project(request)
