@@ -1,3 +1,5 @@
+from typing import Literal
+
 import pytest
 from connectrpc.code import Code
 from protobuf import Oneof
@@ -12,6 +14,10 @@ from tests.unit.http.rpc.api import Api, bearer, make_api, refusal
 pytestmark = pytest.mark.anyio
 
 DAY = 86400
+
+
+def size(count: int) -> Oneof[Literal["quota_bytes"], int]:
+    return Oneof("quota_bytes", count)
 
 
 async def test_a_user_sees_its_organizations_projects_and_no_other() -> None:
@@ -68,13 +74,17 @@ async def test_an_update_changes_what_it_names_and_nothing_else() -> None:
     assert changed.max_retention == before.max_retention
     changed = await update(own.UpdateProjectRequest(extends_on_pull=True))
     assert changed.extends_on_pull
-    changed = await update(own.UpdateProjectRequest(quota=Oneof("quota_bytes", 5 << 40)))
+    changed = await update(own.UpdateProjectRequest(quota=size(5 << 40)))
     assert (changed.quota_bytes, changed.extends_on_pull) == (5 << 40, True)
     changed = await update(
         own.UpdateProjectRequest(extends_on_pull=False, max_retention=Duration(seconds=4 * DAY))
     )
     assert (changed.extends_on_pull, changed.quota_bytes) == (False, 5 << 40)
-    changed = await update(own.UpdateProjectRequest(quota=Oneof("no_quota", own.NoQuota())))
+    changed = await update(
+        own.UpdateProjectRequest(
+            quota=Oneof[Literal["no_quota"], own.NoQuota]("no_quota", own.NoQuota())
+        )
+    )
     assert not changed.has_field("quota_bytes")
     assert changed.retention == Duration(seconds=3 * DAY)
 
@@ -88,7 +98,7 @@ async def test_an_update_changes_what_it_names_and_nothing_else() -> None:
         (own.UpdateProjectRequest(max_retention=Duration(seconds=6 * DAY)), "over the maximum"),
         (own.UpdateProjectRequest(max_retention=Duration(seconds=3651 * DAY)), "3650d at most"),
         (own.UpdateProjectRequest(max_retention=Duration(seconds=1 << 62)), "no time"),
-        (own.UpdateProjectRequest(quota=Oneof("quota_bytes", -1)), "less than 0 bytes"),
+        (own.UpdateProjectRequest(quota=size(-1)), "less than 0 bytes"),
     ],
 )
 async def test_a_policy_that_cannot_be_is_refused_whole(
