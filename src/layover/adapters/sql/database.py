@@ -103,9 +103,12 @@ class Database:
 
         Raises StorageUnavailable when the database does not answer soon.
         """
+        # Where queries are looked up inline, their only connection is never given back.
+        engines = self._engines
+        engine = engines.reads if engines.looks_up_inline else engines.lookups
         try:
             async with asyncio.timeout(_PING_SECONDS):
-                return await _in_thread(self._reads, lambda: _attempt(self._engines.lookups, work))
+                return await _in_thread(self._reads, lambda: _attempt(engine, work))
         except TimeoutError:
             raise StorageUnavailable("the database does not answer") from None
         except DBAPIError as error:

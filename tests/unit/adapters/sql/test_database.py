@@ -121,6 +121,12 @@ async def test_a_look_up_sees_what_was_just_committed_here_and_by_another_proces
     other.close()
 
 
+async def test_a_ping_waits_for_no_look_up(database: Database) -> None:
+    await look_up_count(database)
+    async with asyncio.timeout(2):
+        await database.ping()
+
+
 async def test_a_look_up_goes_on_after_one_that_failed(sqlite: Database) -> None:
     with pytest.raises(ProgrammingError):
         await sqlite.look_up(lambda connection: connection.execute(text("SELECT 1; SELECT 2")))
