@@ -53,7 +53,7 @@ async def doomed(stores: Stores) -> dict[str, str]:
 
 async def key_of_blob(stores: Stores, digest: Digest) -> str | None:
     blob = await stores.registry.find_blob(REPOSITORY, digest, NOW)
-    return blob and blob.key
+    return None if blob is None else blob.key
 
 
 # --- sessions ---------------------------------------------------------------------------------

@@ -120,14 +120,25 @@ class UploadStore(Protocol):
         """Let those of the sessions that there are expire at `expires_at`."""
         ...
 
+    async def find_bytes(self, digest: Digest) -> StoredBlob | None:
+        """The bytes that are kept for a digest, whoever may see them."""
+        ...
+
     async def link_upload(
-        self, upload: Upload, blob: StoredBlob, now: datetime, lease: timedelta
+        self,
+        upload: Upload,
+        blob: StoredBlob,
+        now: datetime,
+        lease: timedelta,
+        *,
+        lost_key: str | None = None,
     ) -> None:
         """Show what became of a session in its repository, and forget the session.
 
         `upload` is the session as it was read; raises as `resize_upload` does when it is
         another by now. Bytes that are there already under the same digest are kept, and
-        `blob`'s own are doomed, unless those that are there are known to be damaged.
+        `blob`'s own are doomed, unless those that are there are known to be damaged or their
+        key is `lost_key`.
         """
         ...
 

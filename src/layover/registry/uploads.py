@@ -163,9 +163,7 @@ class UploadService:
                 await self._end(upload_id)
                 raise DigestMismatch(digest, actual)
             blob = StoredBlob(digest, upload.size_bytes, key)
-            await self._or_end(
-                upload_id, self._store.link_upload(before, blob, self._now(), self._lease)
-            )
+            await self._or_end(upload_id, self._link(before, blob))
             self._hashes.pop(upload_id, None)
         _log.info(
             "blob_committed",
@@ -263,6 +261,13 @@ class UploadService:
             return key, Digest(algorithm, hashes[0].hexdigest())
         assert known is not None
         return key, known
+
+    async def _link(self, upload: Upload, blob: StoredBlob) -> None:
+        kept = await self._store.find_bytes(blob.digest)
+        # Where bytes were lost that somebody brought before, these are worth more.
+        is_lost = kept is not None and await self._blobs.size(kept.key) != kept.size_bytes
+        lost_key = kept.key if kept and is_lost else None
+        await self._store.link_upload(upload, blob, self._now(), self._lease, lost_key=lost_key)
 
     def _known_digest(self, upload: Upload) -> Digest | None:
         """The digest of the session's bytes, unless they have to be read for it."""

@@ -1,12 +1,5 @@
-from collections.abc import Iterator
-from pathlib import Path
+"""What the registry's services run on: the stores of the contract suites, which are real ones."""
 
-import pytest
+from tests.contract.conftest import database_url, stores
 
-from tests.stores import Stores, opened
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Stores]:
-    with opened(tmp_path) as stores:
-        yield stores
+__all__ = ["database_url", "stores"]

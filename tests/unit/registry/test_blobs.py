@@ -3,7 +3,7 @@ import pytest
 from layover.oci.digest import Digest
 from layover.registry.blobs import BlobService
 from layover.registry.models import BlobUnknown
-from tests.stores import FOREIGN, LEASE, NOW, REPOSITORY, SIBLING, Stores, push_blob
+from tests.stores import FOREIGN, LEASE, NOW, REPOSITORY, SIBLING, Stores, pieces, push_blob
 
 pytestmark = pytest.mark.anyio
 
@@ -33,11 +33,11 @@ async def test_a_blob_whose_bytes_are_lost_is_unknown_before_an_answer_begins(
     stores: Stores, blobs: BlobService
 ) -> None:
     digest = await push_blob(stores, REPOSITORY, b"content")
-    path = stores.folder / "blobs" / (await blobs.find(REPOSITORY, digest, may_push=False)).key
-    path.write_bytes(b"conten")
+    key = (await blobs.find(REPOSITORY, digest, may_push=False)).key
+    await stores.blobs.publish(await stores.blobs.append((), key, pieces(b"conten"), []), key, [])
     with pytest.raises(BlobUnknown):
         await blobs.find(REPOSITORY, digest, may_push=False)
-    path.unlink()
+    await stores.blobs.delete(key)
     with pytest.raises(BlobUnknown):
         await blobs.find(REPOSITORY, digest, may_push=True)
 

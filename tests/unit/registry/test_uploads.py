@@ -24,6 +24,7 @@ from layover.registry.models import (
     UploadUnknown,
 )
 from layover.registry.uploads import UploadService
+from tests.objects import S3Server
 from tests.stores import FOREIGN, LEASE, REPOSITORY, SIBLING, Stores, opened, pieces
 from tests.unit.identity.clock import Clock
 from tests.unit.registry.faults import Crash, Crashing, Faulty, Steps
@@ -40,10 +41,16 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
-    """For tests that make many examples, each in sessions of its own."""
-    with opened(tmp_path_factory.mktemp("shared")) as stores:
+@pytest.fixture
+def replicas(s3: S3Server, postgres_url: str, tmp_path: Path) -> Iterator[Stores]:
+    """What several servers share."""
+    with opened(tmp_path, postgres_url, s3.bucket()) as stores:
+        yield stores
+
+
+@pytest.fixture
+def folder_stores(tmp_path: Path) -> Iterator[Stores]:
+    with opened(tmp_path) as stores:
         yield stores
 
 
@@ -132,18 +139,18 @@ class NoReadBack:
     algorithm=st.sampled_from(["sha256", "sha512"]),
 )
 async def test_chunk_boundaries_never_change_the_digest(
-    shared: Stores, chunks: list[list[bytes]], final: list[bytes], algorithm: str
+    stores: Stores, chunks: list[list[bytes]], final: list[bytes], algorithm: str
 ) -> None:
     # Invariant 1, for every way to cut a blob into requests and a request into packets.
     clock = Clock()
-    uploads = service(shared, clock)
+    uploads = service(stores, clock)
     content = b"".join(b"".join(chunk) for chunk in [*chunks, final])
     digest = Digest.of(content, algorithm)
     upload = await uploads.start(REPOSITORY)
     for chunk in chunks:
         upload = await uploads.append(REPOSITORY, upload.id, pieces(*chunk), upload.size_bytes)
     await uploads.finish(REPOSITORY, upload.id, digest, pieces(*final), upload.size_bytes)
-    assert await content_of(shared, clock, digest) == content
+    assert await content_of(stores, clock, digest) == content
 
 
 async def test_one_request_that_brings_a_blob_whole_never_reads_it_back(
@@ -444,8 +451,8 @@ async def test_cleaning_up_removes_exactly_what_no_live_session_needs(
     fresh = await uploads.start(REPOSITORY)
     await uploads.push(REPOSITORY, Digest.of(b"blob"), pieces(b"blob"))
     assert await uploads.clean_up() == 1
-    (key,) = live.places
-    assert await stored_uploads(stores) == {key, live.id, fresh.id}
+    (part,) = (await uploads.find(REPOSITORY, live.id)).parts
+    assert await stored_uploads(stores) == {part.key, live.id, fresh.id}
     assert uploads._hashes.keys() == {live.id}
     assert await content_of(stores, clock, Digest.of(b"blob")) == b"blob"
     await uploads.finish(REPOSITORY, live.id, Digest.of(b"live"), pieces(), None)
@@ -523,6 +530,20 @@ async def test_a_chunk_that_the_medium_fails_ends_its_session(stores: Stores, cl
     assert await stored_uploads(stores) == set()
 
 
+async def test_a_blob_whose_bytes_are_lost_is_whole_again_once_it_is_brought_again(
+    stores: Stores, clock: Clock
+) -> None:
+    uploads, digest = service(stores, clock), Digest.of(LARGE)
+    await uploads.push(REPOSITORY, digest, pieces(LARGE))
+    blob = await stores.uploads.find_bytes(digest)
+    assert blob is not None
+    await stores.blobs.delete(blob.key)
+    await uploads.push(SIBLING, digest, pieces(LARGE))
+    assert await content_of(stores, clock, digest) == LARGE
+    await collect(stores)
+    assert await content_of(stores, clock, digest) == LARGE
+
+
 # --- crashes ----------------------------------------------------------------------------------
 
 
@@ -547,34 +568,33 @@ async def push_wrong(uploads: UploadService, content: bytes) -> None:
 
 @pytest.mark.parametrize("push", [push_in_chunks, push_whole, push_wrong])
 async def test_a_crash_between_any_two_steps_shows_nothing_or_all_of_a_blob(
-    tmp_path: Path, clock: Clock, push: Any
+    stores: Stores, clock: Clock, push: Any
 ) -> None:
     # Invariant 1. Each half-step is a process of its own, on what the one before left.
-    digest = Digest.of(LARGE)
     for crash_at in range(100):
-        folder = tmp_path / str(crash_at)
-        folder.mkdir()
+        content = LARGE + bytes([crash_at])
+        digest = Digest.of(content)
         steps = Steps(crash_at)
-        with opened(folder) as stores:
-            dying = service(
-                stores,
+        with stores.replica() as dying:
+            uploads = service(
+                dying,
                 clock,
-                sessions=Crashing(stores.uploads, steps),
-                blobs=Crashing(stores.blobs, steps),
+                sessions=Crashing(dying.uploads, steps),
+                blobs=Crashing(dying.blobs, steps),
             )
             with suppress(Crash):
-                await push(dying, LARGE)
-        with opened(folder) as stores:
-            if await is_visible(stores, digest):
-                assert await content_of(stores, clock, digest) == LARGE
+                await push(uploads, content)
+        with stores.replica() as after:
+            if await is_visible(after, digest):
+                assert await content_of(after, clock, digest) == content
             # Whatever was left ends by itself, and the same push succeeds.
             later = Clock(clock.now + LIFETIME)
-            uploads = service(stores, later)
+            uploads = service(after, later)
             await uploads.clean_up()
-            await collect(stores)
-            assert await stored_uploads(stores) == set()
-            await uploads.push(REPOSITORY, digest, pieces(LARGE))
-            assert await content_of(stores, later, digest) == LARGE
+            await collect(after)
+            assert await stored_uploads(after) == set()
+            await uploads.push(REPOSITORY, digest, pieces(content))
+            assert await content_of(after, later, digest) == content
         if not steps.has_crashed:
             break
     assert crash_at >= 6
@@ -582,14 +602,108 @@ async def test_a_crash_between_any_two_steps_shows_nothing_or_all_of_a_blob(
 
 
 async def test_bytes_that_are_not_those_of_the_digest_are_never_visible(
-    stores: Stores, clock: Clock
+    folder_stores: Stores, clock: Clock
 ) -> None:
     # Invariant 1, against bytes that were lost on the disk between two requests.
-    uploads = service(stores, clock)
+    uploads = service(folder_stores, clock)
     upload = await uploads.start(REPOSITORY)
     await uploads.append(REPOSITORY, upload.id, pieces(b"content"), None)
-    (stores.folder / "blobs" / stores.blobs.place(upload.id)).write_bytes(b"c0ntent")
+    (folder_stores.folder / "blobs" / folder_stores.blobs.place(upload.id)).write_bytes(b"c0ntent")
     digest = Digest("sha256", hashlib.sha256(b"content").hexdigest())
     with pytest.raises(DigestMismatch):
-        await service(stores, clock).finish(REPOSITORY, upload.id, digest, pieces(), None)
-    assert not await is_visible(stores, digest)
+        await service(folder_stores, clock).finish(REPOSITORY, upload.id, digest, pieces(), None)
+    assert not await is_visible(folder_stores, digest)
+
+
+# --- replicas ---------------------------------------------------------------------------------
+
+
+async def test_every_request_of_a_session_may_reach_another_replica(
+    replicas: Stores, clock: Clock
+) -> None:
+    with replicas.replica() as second, replicas.replica() as third:
+        services = [service(stores, clock) for stores in (replicas, second, third)]
+        upload = await services[0].start(REPOSITORY)
+        for number, start in enumerate(range(0, len(LARGE), 300_000)):
+            upload = await services[number % 3].append(
+                REPOSITORY, upload.id, pieces(LARGE[start : start + 300_000]), upload.size_bytes
+            )
+        await services[1].finish(REPOSITORY, upload.id, Digest.of(LARGE), pieces(), None)
+        assert await content_of(third, clock, Digest.of(LARGE)) == LARGE
+        assert not await service(third, Clock(clock.now + LIFETIME)).clean_up()
+    await collect(replicas)
+    assert await stored_uploads(replicas) == set()
+
+
+async def test_a_blob_that_one_replica_received_another_one_shows_unread(
+    replicas: Stores, clock: Clock
+) -> None:
+    # As docker, buildx and skopeo push: all of it in one PATCH, then a PUT without a body.
+    one, two = service(replicas, clock), service(replicas, clock, blobs=NoReadBack(replicas.blobs))
+    upload = await one.start(REPOSITORY)
+    await one.append(REPOSITORY, upload.id, pieces(LARGE), None)
+    await two.finish(REPOSITORY, upload.id, Digest.of(LARGE), pieces(), None)
+    assert await content_of(replicas, clock, Digest.of(LARGE)) == LARGE
+    other = await one.start(REPOSITORY)
+    await one.append(REPOSITORY, other.id, pieces(LARGE[1:]), None)
+    with pytest.raises(DigestMismatch):
+        await two.finish(REPOSITORY, other.id, Digest.of(LARGE), pieces(), None)
+    assert await stored_uploads(replicas) == set()
+
+
+async def test_of_two_replicas_that_write_to_a_session_one_is_too_late(
+    replicas: Stores, clock: Clock
+) -> None:
+    one, two = service(replicas, clock), service(replicas, clock)
+    upload = await one.start(REPOSITORY)
+    async with being_written(one, upload.id) as (task, ends):
+        await two.append(REPOSITORY, upload.id, pieces(b"second"), None)
+        ends.set()
+        with pytest.raises(UploadOutOfOrder):
+            await task
+    await two.append(REPOSITORY, upload.id, pieces(b" and more"), 6)
+    digest = Digest.of(b"second and more")
+    await one.finish(REPOSITORY, upload.id, digest, pieces(), None)
+    assert await content_of(replicas, clock, digest) == b"second and more"
+    assert await stored_uploads(replicas) == set()
+
+
+async def test_a_session_that_another_replica_ended_leaves_nothing(
+    replicas: Stores, clock: Clock
+) -> None:
+    one, two = service(replicas, clock), service(replicas, clock)
+    for ended in ("cancel", "finish"):
+        upload = await one.start(REPOSITORY)
+        async with being_written(one, upload.id) as (task, ends):
+            if ended == "cancel":
+                await two.cancel(REPOSITORY, upload.id)
+            else:
+                await two.finish(REPOSITORY, upload.id, Digest.of(b"two"), pieces(b"two"), None)
+            ends.set()
+            with pytest.raises(UploadUnknown):
+                await task
+        await collect(replicas)
+        assert await stored_uploads(replicas) == set()
+    assert await content_of(replicas, clock, Digest.of(b"two")) == b"two"
+
+
+async def test_a_last_request_that_is_made_twice_ends_in_one_blob(
+    replicas: Stores, clock: Clock
+) -> None:
+    # A client whose connection broke asks again, and another replica is asked.
+    services = [service(replicas, clock), service(replicas, clock)]
+    upload = await services[0].start(REPOSITORY)
+    await services[0].append(REPOSITORY, upload.id, pieces(LARGE), None)
+
+    async def finish(uploads: UploadService) -> bool:
+        try:
+            await uploads.finish(REPOSITORY, upload.id, Digest.of(LARGE), pieces(), None)
+        except UploadUnknown:
+            return False
+        return True
+
+    done = await asyncio.gather(*(finish(uploads) for uploads in services))
+    assert sorted(done) == [False, True]
+    await collect(replicas)
+    assert await content_of(replicas, clock, Digest.of(LARGE)) == LARGE
+    assert await stored_uploads(replicas) == set()

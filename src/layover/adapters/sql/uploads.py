@@ -100,14 +100,25 @@ class SqlUploadStore:
         if upload_ids:
             await self._database.write(work)
 
+    async def find_bytes(self, digest: Digest) -> StoredBlob | None:
+        query = select(blobs.c.size_bytes, blobs.c.key).where(blobs.c.digest == str(digest))
+        row = await self._database.look_up(lambda connection: connection.execute(query).first())
+        return row and StoredBlob(digest, row.size_bytes, row.key)
+
     async def link_upload(
-        self, upload: Upload, blob: StoredBlob, now: datetime, lease: timedelta
+        self,
+        upload: Upload,
+        blob: StoredBlob,
+        now: datetime,
+        lease: timedelta,
+        *,
+        lost_key: str | None = None,
     ) -> None:
         def work(connection: Connection) -> None:
             places = _places(_unchanged_row(connection, upload))
             connection.execute(delete(uploads).where(uploads.c.id == upload.id))
             doom(connection, places - {blob.key}, None, now)
-            _keep(connection, blob, now)
+            _keep(connection, blob, lost_key, now)
             repository_id = ensure_repository(connection, upload.repository, now)
             link(connection, repository_id, blob.digest, now, lease)
 
@@ -141,7 +152,7 @@ def doom(connection: Connection, keys: Iterable[str], digest: Digest | None, now
     )
 
 
-def _keep(connection: Connection, blob: StoredBlob, now: datetime) -> None:
+def _keep(connection: Connection, blob: StoredBlob, lost_key: str | None, now: datetime) -> None:
     """Let the blob's row name these bytes, unless it names others that are whole."""
     insert_or_ignore(
         connection,
@@ -154,7 +165,7 @@ def _keep(connection: Connection, blob: StoredBlob, now: datetime) -> None:
     row = connection.execute(select(blobs).where(blobs.c.digest == str(blob.digest))).one()
     if row.key == blob.key:
         return
-    if row.quarantined_at is None:
+    if row.quarantined_at is None and row.key != lost_key:
         doom(connection, [blob.key], blob.digest, now)
         return
     doom(connection, [row.key], blob.digest, now)
