@@ -191,7 +191,11 @@ async def running(
         database = open_database(settings)
         stack.callback(database.close)
         patience = Patience(settings.startup_timeout, missing)
-        await patience.until("database", lambda: asyncio.to_thread(migrate, database.engine))
+        reached = [patience.until("database", lambda: asyncio.to_thread(migrate, database.engine))]
+        if settings.blob_store_url:
+            # A folder is there; what is wrong with it is told by whatever meets it.
+            reached.append(patience.until("blobs", blob_store.ping))
+        await asyncio.gather(*reached)
         schema = SchemaWatch(database)
 
         identity_store = SqlIdentityStore(database)
