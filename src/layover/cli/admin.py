@@ -6,6 +6,7 @@ Like `serve`, these commands load the server's parts when called. Each is a modu
 import click
 
 from layover.cli.admin_backup import backup, restore
+from layover.cli.admin_gc import gc
 
 
 @click.group("admin", epilog="Example: layover admin backup /mnt/backup/layover")
@@ -15,3 +16,4 @@ def command() -> None:
 
 command.add_command(backup)
 command.add_command(restore)
+command.add_command(gc)
