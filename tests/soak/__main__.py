@@ -4,13 +4,14 @@ import argparse
 import asyncio
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.soak.client import RegistryClient
-from tests.soak.cluster import Cluster, embedded
+from tests.soak.cluster import Cluster, embedded, scaled
 from tests.soak.journal import Journal
 from tests.soak.run import WORKLOADS, Plan, Run
 
@@ -39,7 +40,14 @@ def main() -> int:
         "UPLOAD_LIFETIME": f"{arguments.grace}s",
         "LOG_FORMAT": "json",
     }
-    with embedded(folder, settings) as cluster:
+    # Whoever ends the run early leaves no server behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    opened = (
+        embedded(folder, settings)
+        if arguments.pair == "embedded"
+        else scaled(folder, settings, arguments.replicas)
+    )
+    with opened as cluster:
         run = asyncio.run(_run(plan, cluster, journal, arguments.retentions))
     journal.close()
     print(journal.report())
@@ -63,14 +71,24 @@ async def _run(plan: Plan, cluster: Cluster, journal: Journal, retentions: Seque
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--workload", choices=WORKLOADS, default="mixed")
+    parser.add_argument("--pair", choices=("embedded", "scaled"), default="embedded")
+    parser.add_argument("--replicas", type=int, default=3, help="of the scaled pair")
     parser.add_argument("--events", type=int, help="end after so many")
     parser.add_argument("--minutes", type=float, help="end after so long")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
-    parser.add_argument("--grace", type=int, default=_GRACE_SECONDS)
-    parser.add_argument("--kill-every", type=float)
-    parser.add_argument("--retentions", type=_retentions, default=(5.0, 20.0, 60.0))
-    parser.add_argument("--log", type=Path)
+    parser.add_argument("--grace", type=int, default=_GRACE_SECONDS, metavar="SECONDS")
+    parser.add_argument(
+        "--kill-every", type=float, metavar="SECONDS", help="kill a server so often, about"
+    )
+    parser.add_argument(
+        "--retentions",
+        type=_retentions,
+        default=(5.0, 20.0, 60.0),
+        metavar="SECONDS,...",
+        help="a project for each, beside one where what is pushed stays",
+    )
+    parser.add_argument("--log", type=Path, help="where the events are written to")
     return parser.parse_args()
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from sqlalchemy import func, insert, select
 from layover.adapters.sql import schema
 from layover.adapters.sql.database import Database
 from tests.e2e.server import LayoverServer
+from tests.objects import ACCESS_KEY, REGION, SECRET_KEY, S3Server
+from tests.postgres import Postgres
 from tests.soak.actors import Place
 
 # A builder that nobody asks anything of, so that no BuildKit is started.
@@ -137,3 +139,33 @@ def embedded(folder: Path, settings: Mapping[str, str]) -> Iterator[Cluster]:
         yield Cluster([server], url, server.data_folder / "blobs")
     finally:
         server.remove()
+
+
+@contextmanager
+def scaled(folder: Path, settings: Mapping[str, str], replicas: int) -> Iterator[Cluster]:
+    """So many replicas on PostgreSQL and S3."""
+    with ExitStack() as stack:
+        s3 = S3Server()
+        stack.callback(s3.remove)
+        postgres = Postgres()
+        stack.callback(postgres.remove)
+        database_url = postgres.url(postgres.create())
+        stores = {
+            "DATABASE_URL": database_url,
+            "BLOB_STORE_URL": "s3://layover/soak",
+            "BLOB_STORE_ENDPOINT": s3.url,
+            "BLOB_STORE_REGION": REGION,
+            "BLOB_STORE_ACCESS_KEY": ACCESS_KEY,
+            "BLOB_STORE_SECRET_KEY": SECRET_KEY,
+        }
+        servers = []
+        for number in range(replicas):
+            server = LayoverServer(
+                folder / f"server{number}",
+                settings={"BUILDERS": _NO_BUILDER, **stores, **settings},
+            )
+            stack.callback(server.remove)
+            # One after the other: the first one makes the project and keeps the token.
+            server.start()
+            servers.append(server)
+        yield Cluster(servers, database_url, s3.folder / "data")

@@ -31,7 +31,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("w", buffering=1 << 20)
+        self._file = path.open("w", buffering=1 << 16)
         self.events: Counter[str] = Counter()
         self.statuses: Counter[tuple[str, str]] = Counter()
         self.errors: list[str] = []
