@@ -27,8 +27,9 @@ _BATCH = 200
 _DELETIONS_AT_ONCE = 8
 
 # A step is followed by a rest of so many times its length, so that pulls hardly notice; of fewer
-# when the next collection is due soon.
+# when the next collection is due soon. One that waited long for the disk was in nobody's way.
 _REST, _LATE_REST = 9.0, 1.0
+_LONGEST_REST_SECONDS = 0.2
 
 # What is remembered of what is gone.
 _TOMBSTONE_LIFETIME = timedelta(days=30)
@@ -105,7 +106,8 @@ class Collector:
 
     async def _rest_from(self, began: float) -> None:
         ended = self._elapsed()
-        await asyncio.sleep((ended - began) * (_REST if ended < self._late_at else _LATE_REST))
+        rest = (ended - began) * (_REST if ended < self._late_at else _LATE_REST)
+        await asyncio.sleep(min(rest, _LONGEST_REST_SECONDS))
 
     async def _remove_bytes(self) -> None:
         while await self._lease():
