@@ -172,16 +172,20 @@ async def test_sessions_are_renewed_together(store: UploadStore) -> None:
     assert await store.live_uploads(NOW + HOUR) == {"one"}
 
 
-async def test_deleting_expired_sessions_keeps_the_others(
+async def test_a_session_that_expired_is_told_from_one_that_was_gone_on_with(
     stores: Stores, store: UploadStore
 ) -> None:
     await session(store, "old", "data/ol/one", "data/ol/two")
     await session(store, "live", "data/li/live")
     await store.renew_uploads(["live"], NOW + 2 * HOUR)
-    assert await store.delete_expired_uploads(NOW + HOUR) == {"data/ol/one", "data/ol/two"}
-    assert await store.delete_expired_uploads(NOW + HOUR) == frozenset()
-    assert await store.live_uploads(NOW) == {"live"}
-    assert await doomed(stores) == {"data/ol/one": "", "data/ol/two": ""}
+    assert await store.expired_uploads(NOW + HOUR) == {"old"}
+    assert await store.live_uploads(NOW + HOUR) == {"live"}
+    assert await store.find_places("old") == {"data/ol/one", "data/ol/two"}
+    keys = {"data/ol/one", "data/ol/two"}
+    assert await store.delete_upload("old", NOW + HOUR, if_expired=True) == keys
+    assert await store.delete_upload("live", NOW + HOUR, if_expired=True) == frozenset()
+    assert await doomed(stores) == dict.fromkeys(keys, "")
+    assert await store.find_places("old") == frozenset()
     assert await store.delete_upload("live", NOW) == {"data/li/live"}
     assert await store.delete_upload("live", NOW) == frozenset()
     assert await store.live_uploads(NOW) == frozenset()

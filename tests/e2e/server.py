@@ -1,9 +1,11 @@
 """A Layover server as a user starts it, and what a user then types."""
 
 import base64
+import contextlib
 import http.client
 import json
 import signal
+import sqlite3
 import ssl
 import subprocess
 from collections.abc import Mapping
@@ -113,6 +115,13 @@ class LayoverServer:
     @property
     def token(self) -> str:
         return (self.data_folder / "admin-token").read_text().strip()
+
+    def blob_paths(self, digest: str | None = None) -> set[Path]:
+        """The files of the blobs that the server has, or of one; what else lies there is none."""
+        query = "SELECT key FROM blobs WHERE digest = ?1 OR ?1 IS NULL"
+        with contextlib.closing(sqlite3.connect(self.data_folder / "layover.db")) as database:
+            rows = database.execute(query, (digest,)).fetchall()
+        return {self.data_folder / "blobs" / key for (key,) in rows}
 
     @property
     def project_id(self) -> str:

@@ -4,14 +4,16 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.e2e.conftest import ServerFactory
 from tests.e2e.engines import Skopeo
 from tests.e2e.images import MIB, OciLayout
-from tests.e2e.server import LayoverServer
+from tests.e2e.processes import wait_until
 
 
 def test_pushes_of_the_same_blob_at_once_all_succeed_and_it_is_stored_once(
-    server: LayoverServer, skopeo: Skopeo, tmp_path: Path
+    start_server: ServerFactory, skopeo: Skopeo, tmp_path: Path
 ) -> None:
+    server = start_server(settings={"REAPER_INTERVAL": "1s"})
     layout = OciLayout(tmp_path / "layout", [96 * MIB])
     repositories = [f"{server.project_id}/same/{number}" for number in range(2)]
     targets = [f"{repository}:{tag}" for repository in repositories for tag in ("one", "two")]
@@ -31,9 +33,11 @@ def test_pushes_of_the_same_blob_at_once_all_succeed_and_it_is_stored_once(
     for repository in repositories:
         head = server.request("HEAD", f"/v2/{repository}/blobs/{digest}")
         assert (head.status, head.headers["Content-Length"]) == (200, str(96 * MIB))
-    stored = [
-        path
-        for path in (server.data_folder / "blobs").rglob("*")
-        if path.is_file() and path.stat().st_size == 96 * MIB
-    ]
-    assert len(stored) == 1
+
+    def is_stored_once() -> bool:
+        files = (server.data_folder / "blobs" / "data").glob("*/*")
+        return [path for path in files if path.stat().st_size == 96 * MIB] == [
+            *server.blob_paths(digest)
+        ]
+
+    wait_until(is_stored_once, timeout=30, what="the collector to remove what came twice")

@@ -174,7 +174,7 @@ def _stop_begins(server: LayoverServer) -> None:
     """Ask the server to stop and wait until it takes no more connections."""
     # The upload has to have reached the server: what has not begun is not waited for.
     wait_until(
-        lambda: any((server.data_folder / "blobs" / "uploads").iterdir()),
+        lambda: any((server.data_folder / "blobs" / "data").glob("*/*")),
         timeout=10,
         what="the upload under way",
     )

@@ -142,16 +142,22 @@ class UploadStore(Protocol):
         """
         ...
 
-    async def delete_upload(self, upload_id: str, now: datetime) -> frozenset[str]:
-        """Forget the session; nothing happens when there is none."""
+    async def find_places(self, upload_id: str) -> frozenset[str]:
+        """The keys that a session's requests were let write to; none when it is gone."""
+        ...
+
+    async def delete_upload(
+        self, upload_id: str, now: datetime, *, if_expired: bool = False
+    ) -> frozenset[str]:
+        """Forget the session; nothing happens when there is none, or it lives and should not."""
         ...
 
     async def live_uploads(self, now: datetime) -> frozenset[str]:
         """The IDs of the sessions that have not expired."""
         ...
 
-    async def delete_expired_uploads(self, now: datetime) -> frozenset[str]:
-        """Forget the sessions that have expired."""
+    async def expired_uploads(self, now: datetime) -> frozenset[str]:
+        """The IDs of the sessions that have."""
         ...
 
 

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from layover.errors import StorageError
+from layover.errors import StorageError, StorageFull
 from layover.oci.digest import Digest, Hash, new_hash
 from layover.oci.names import RepositoryName
 from layover.registry.models import (
@@ -184,12 +184,14 @@ class UploadService:
         # However short a session's life is, it goes on while a request is writing to it.
         busy = [upload_id for (_, upload_id), lock in self._locks.items() if lock.locked()]
         await self._store.renew_uploads(busy, now + self._lifetime)
-        keys = await self._store.delete_expired_uploads(now)
-        await self._delete(keys)
+        keys = 0
+        for upload_id in await self._store.expired_uploads(now):
+            # Its owner may have gone on with it since it was listed.
+            keys += await self._end(upload_id, if_expired=True)
         live = await self._store.live_uploads(now)
         for upload_id in self._hashes.keys() - live:
             del self._hashes[upload_id]
-        return len(keys)
+        return keys
 
     async def _opened(
         self, repository: RepositoryName, upload_id: str, start: int | None
@@ -284,9 +286,19 @@ class UploadService:
             await self._end(upload_id)
             raise
 
-    async def _end(self, upload_id: str) -> None:
+    async def _end(self, upload_id: str, *, if_expired: bool = False) -> int:
+        """Forget a session and give its space back; return of how many keys."""
         self._hashes.pop(upload_id, None)
-        await self._delete(await self._store.delete_upload(upload_id, self._now()))
+        now = self._now()
+        try:
+            keys = await self._store.delete_upload(upload_id, now, if_expired=if_expired)
+        except StorageFull:
+            # Where one disk has all, there is room for the row's end once the bytes are gone. The
+            # row is there: it became no blob.
+            await self._delete(await self._store.find_places(upload_id))
+            keys = await self._store.delete_upload(upload_id, now, if_expired=if_expired)
+        await self._delete(keys)
+        return len(keys)
 
     async def _delete(self, keys: Collection[str]) -> None:
         """Give space back at once, which the collector does in the end."""

@@ -7,10 +7,9 @@ the places that its requests may be writing to by now, as [key, null].
 import json
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
 
 from layover.adapters.sql.database import Database, insert_or_ignore, insert_or_ignore_all
 from layover.adapters.sql.registry_rows import ensure_repository, link, parts
@@ -124,23 +123,37 @@ class SqlUploadStore:
 
         await self._database.write(work)
 
-    async def delete_upload(self, upload_id: str, now: datetime) -> frozenset[str]:
-        return await self._database.write(lambda connection: _end(connection, upload_id, now))
+    async def find_places(self, upload_id: str) -> frozenset[str]:
+        query = select(uploads.c.parts).where(uploads.c.id == upload_id)
+        text = await self._database.read(lambda connection: connection.execute(query).scalar())
+        return frozenset() if text is None else _places(text)
+
+    async def delete_upload(
+        self, upload_id: str, now: datetime, *, if_expired: bool = False
+    ) -> frozenset[str]:
+        def work(connection: Connection) -> frozenset[str]:
+            query = select(uploads.c.parts, uploads.c.expires_at).where(uploads.c.id == upload_id)
+            row = connection.execute(query).first()
+            if row is None or (if_expired and row.expires_at > now):
+                return frozenset()
+            places = _places(row.parts)
+            doom(connection, places, None, now)
+            connection.execute(delete(uploads).where(uploads.c.id == upload_id))
+            return places
+
+        return await self._database.write(work)
 
     async def live_uploads(self, now: datetime) -> frozenset[str]:
-        query = select(uploads.c.id).where(uploads.c.expires_at > now)
+        return await self._ids(uploads.c.expires_at > now)
+
+    async def expired_uploads(self, now: datetime) -> frozenset[str]:
+        return await self._ids(uploads.c.expires_at <= now)
+
+    async def _ids(self, condition: ColumnElement[bool]) -> frozenset[str]:
+        query = select(uploads.c.id).where(condition)
         return await self._database.read(
             lambda connection: frozenset(connection.execute(query).scalars())
         )
-
-    async def delete_expired_uploads(self, now: datetime) -> frozenset[str]:
-        expired = select(uploads.c.id).where(uploads.c.expires_at <= now)
-        ended: set[str] = set()
-        for upload_id in await self._database.read(
-            lambda connection: connection.execute(expired).scalars().all()
-        ):
-            ended |= await self._database.write(partial(_end_expired, upload_id, now))
-        return frozenset(ended)
 
 
 def doom(connection: Connection, keys: Iterable[str], digest: Digest | None, now: datetime) -> None:
@@ -174,23 +187,6 @@ def _keep(connection: Connection, blob: StoredBlob, lost_key: str | None, now: d
         .where(blobs.c.digest == str(blob.digest))
         .values(key=blob.key, size_bytes=blob.size_bytes, quarantined_at=None)
     )
-
-
-def _end_expired(upload_id: str, now: datetime, connection: Connection) -> frozenset[str]:
-    # Its owner may have gone on with it since it was listed.
-    query = select(uploads.c.id).where(uploads.c.id == upload_id, uploads.c.expires_at <= now)
-    return _end(connection, upload_id, now) if connection.execute(query).first() else frozenset()
-
-
-def _end(connection: Connection, upload_id: str, now: datetime) -> frozenset[str]:
-    """Forget a session and doom all that was written for it."""
-    row = connection.execute(select(uploads).where(uploads.c.id == upload_id)).first()
-    if row is None:
-        return frozenset()
-    places = _places(row.parts)
-    doom(connection, places, None, now)
-    connection.execute(delete(uploads).where(uploads.c.id == upload_id))
-    return places
 
 
 def _unchanged_row(connection: Connection, upload: Upload) -> str:
