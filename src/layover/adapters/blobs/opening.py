@@ -2,6 +2,7 @@
 
 from layover.adapters.blobs.files import FileBlobStore
 from layover.adapters.blobs.objects import Bucket, ObjectBlobStore
+from layover.adapters.blobs.quarantine import FileQuarantine, ObjectQuarantine
 from layover.settings import Settings
 
 
@@ -12,12 +13,21 @@ def open_blob_store(settings: Settings) -> FileBlobStore | ObjectBlobStore:
     """
     if not settings.blob_store_url:
         return FileBlobStore(settings.data_dir / "blobs")
-    return ObjectBlobStore(
-        Bucket(
-            settings.blob_store_url,
-            endpoint=settings.blob_store_endpoint or None,
-            region=settings.blob_store_region or None,
-            access_key_id=settings.blob_store_access_key.get_secret_value() or None,
-            secret_access_key=settings.blob_store_secret_key.get_secret_value() or None,
-        )
+    return ObjectBlobStore(_bucket(settings))
+
+
+def open_quarantine(settings: Settings) -> FileQuarantine | ObjectQuarantine:
+    """Where that store's bytes are set aside."""
+    if not settings.blob_store_url:
+        return FileQuarantine(settings.data_dir / "blobs")
+    return ObjectQuarantine(_bucket(settings))
+
+
+def _bucket(settings: Settings) -> Bucket:
+    return Bucket(
+        settings.blob_store_url,
+        endpoint=settings.blob_store_endpoint or None,
+        region=settings.blob_store_region or None,
+        access_key_id=settings.blob_store_access_key.get_secret_value() or None,
+        secret_access_key=settings.blob_store_secret_key.get_secret_value() or None,
     )
