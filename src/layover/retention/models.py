@@ -63,6 +63,7 @@ class Doomed:
 
     key: str
     digest: str
+    """Empty for what an upload brought that became no blob."""
 
 
 @dataclass(frozen=True, slots=True)
