@@ -1,0 +1,169 @@
+"""`layover admin verify` on a server's folder, while the server is idle, busy and gone."""
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.conftest import ServerFactory
+from tests.e2e.registry import OCI_MANIFEST, Registry, basic, descriptor, digest_of, image, index
+from tests.e2e.server import LAYOVER, LayoverServer
+from tests.soak.cluster import embedded
+
+# A builder that nobody asks anything of, so that no BuildKit is started.
+_SETTINGS = {"BUILDERS": '[{"name": "none", "address": "tcp://127.0.0.1:1"}]'}
+
+
+def verify(server: LayoverServer, *flags: str) -> tuple[int, dict[str, Any]]:
+    """Run the command as the server's operator does; return its status and what it printed."""
+    done = subprocess.run(
+        [LAYOVER, "admin", "verify", "--data-dir", server.data_folder, "-o", "json", *flags],
+        env=server.env,
+        cwd=server.folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def registry_of(server: LayoverServer, repository: str = "app") -> Registry:
+    return Registry(server, f"{server.project_id}/{repository}", basic(server.token))
+
+
+def file_of(server: LayoverServer, content: bytes) -> Path:
+    """The file that holds a blob."""
+    (found,) = (
+        path
+        for path in (server.data_folder / "blobs").rglob("*")
+        if path.is_file() and path.read_bytes() == content
+    )
+    return found
+
+
+def test_damage_is_found_and_repaired_by_the_next_push(start_server: ServerFactory) -> None:
+    server = start_server(settings=_SETTINGS)
+    registry = registry_of(server)
+    layer = b"a layer" * 100_000
+    registry.push_image("latest", layer)
+    status, result = verify(server)
+    assert (status, result["findings"]) == (0, [])
+    assert result["counts"]["blobs"] == 2 and result["counts"]["tags"] == 1
+
+    path = file_of(server, layer)
+    path.write_bytes(layer[:-1] + b"!")
+    server.stop()
+    status, result = verify(server)
+    (finding,) = result["findings"]
+    assert (status, finding["kind"], finding["id"]) == (1, "blob-damaged", digest_of(layer))
+    assert finding["repository"] == registry.repository
+
+    server.start()
+    blob = f"blobs/{digest_of(layer)}"
+    assert registry("HEAD", blob).status == 200
+    assert verify(server, "--repair")[0] == 1
+    assert registry("HEAD", blob).status == 404
+    assert registry("GET", blob).status == 404
+    (aside,) = (path for path in (server.data_folder / "quarantine").rglob("*") if path.is_file())
+    assert aside.read_bytes() == layer[:-1] + b"!"
+
+    registry.push_blob(layer)
+    assert registry("GET", blob).body == layer
+    assert registry("GET", "manifests/latest").status == 200
+    assert verify(server) == (0, verify(server)[1])
+    assert aside.exists()
+
+
+def test_a_person_is_shown_a_table_and_told_what_to_do(start_server: ServerFactory) -> None:
+    server = start_server(settings=_SETTINGS)
+    registry = registry_of(server)
+    registry.push_image("latest", b"a layer")
+    file_of(server, b"a layer").unlink()
+    command = (LAYOVER, "admin", "verify", "--data-dir", server.data_folder)
+    done = subprocess.run(
+        command, env=server.env, cwd=server.folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "blob-missing" in done.stdout and digest_of(b"a layer") in done.stdout
+    assert registry.repository in done.stdout
+    assert "Reading blobs" in done.stderr and "--repair" in done.stderr
+    quiet = subprocess.run(
+        [*command, "-q", "-o", "csv"],
+        env=server.env,
+        cwd=server.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert quiet.stdout.splitlines()[0].startswith("id,kind,status,project,repository")
+    assert "Reading" not in quiet.stderr
+
+
+def test_a_folder_that_is_no_servers_is_refused_and_nothing_made_in_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [LAYOVER, "admin", "verify", "--data-dir", tmp_path / "data"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and "is no server's data folder" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_found_while_a_server_pushes_deletes_and_collects(own_folder: Path) -> None:
+    settings = {"REAPER_INTERVAL": "1s", "GC_GRACE": "3s", "UPLOAD_LIFETIME": "2s"}
+    with embedded(own_folder, settings) as cluster:
+        (server,) = cluster.servers
+        places = cluster.add_places([4.0])
+        stop = threading.Event()
+        failures: list[BaseException] = []
+        pushed = count()
+
+        def busy(project_id: str, worker: int) -> None:
+            registry = Registry(server, f"{project_id}/app{worker % 2}", basic(server.token))
+            for number in count():
+                if stop.is_set():
+                    return
+                layers = [f"{worker} {number // 3} {part}".encode() * 5_000 for part in range(3)]
+                child = registry.push_image(f"tag{worker}", *layers)
+                parent = index(child, annotations={"worker": str(worker)})
+                assert registry.push_manifest(f"index{worker}", parent).status == 201
+                registry.push_blob(b"signature")
+                referrer = image(b"signature", subject=descriptor(OCI_MANIFEST, child))
+                assert registry.push_manifest(digest_of(referrer), referrer).status == 201
+                registry.start()  # and never gone on with
+                registry("DELETE", f"manifests/{digest_of(parent)}")
+                next(pushed)
+
+        def caught(work: Callable[..., None], *arguments: Any) -> None:
+            try:
+                work(*arguments)
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [
+            threading.Thread(target=caught, args=(busy, place.project_id, worker))
+            for place in places
+            for worker in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for flags in ((), ("--repair",), (), ("--repair",)):
+                status, result = verify(server, *flags)
+                assert (status, result["findings"]) == (0, [])
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert not failures, failures
+        assert next(pushed) > 20
+        assert result["counts"]["manifests"] > 0
+        server.kill()
+        assert verify(server)[1]["findings"] == []
