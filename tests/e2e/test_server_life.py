@@ -5,9 +5,11 @@ import http.client
 import json
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,58 @@ def test_a_second_server_on_the_same_folder_is_refused(start_server: ServerFacto
     assert ended.returncode == 2
     assert "another server is using" in ended.stderr
     assert server.request("GET", "/readyz", authenticate=False).status == 200
+
+
+def test_a_folder_that_a_newer_release_wrote_is_refused_untouched(
+    start_server: ServerFactory,
+) -> None:
+    server = start_server(settings=NO_BUILDER)
+    server.stop()
+    path = server.data_folder / "layover.db"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    before = path.read_bytes()
+    ended = _serve(server.folder, "--data-dir", str(server.data_folder))
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: the database has schema '9999'")
+    assert "start the release that wrote it, or a newer one" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("restoring", "holds an unfinished restore: run `layover admin restore` again"),
+        ("backup.json", "is a backup: restore it with `layover admin restore`"),
+    ],
+)
+def test_a_folder_that_is_no_servers_is_refused_untouched(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / name).touch()
+    ended = _serve(tmp_path, "--data-dir", str(folder))
+    assert told in ended.stderr
+    assert ended.returncode == 2
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_a_setting_that_is_none_is_told_with_the_one_that_was_meant(
+    start_server: ServerFactory, tmp_path: Path
+) -> None:
+    config = tmp_path / "layover.toml"
+    config.write_text('reaper_intervall = "5m"')
+    ended = _serve(tmp_path, "--config", str(config))
+    assert "reaper_intervall: no such setting; did you mean reaper_interval?" in ended.stderr
+    assert ended.returncode == 2
+    # In the environment it may be another program's.
+    server = start_server(settings={**NO_BUILDER, "REAPER_INTERVALL": "5m"})
+    (warned,) = (line for line in server.process.log().splitlines() if "variable_unknown" in line)
+    found = json.loads(warned)
+    assert found["variable"] == "LAYOVER_REAPER_INTERVALL"
+    assert found["did_you_mean"] == "LAYOVER_REAPER_INTERVAL"
 
 
 @pytest.mark.parametrize(

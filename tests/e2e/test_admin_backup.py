@@ -1,0 +1,299 @@
+"""Backing up a server that works, and what is served of the backup."""
+
+import json
+import os
+import pty
+import random
+import sqlite3
+import subprocess
+import threading
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.conftest import ServerFactory
+from tests.e2e.engines import Skopeo
+from tests.e2e.processes import environment, free_port, run, wait_until
+from tests.e2e.registry import Registry, descriptor, digest_of, image, index
+from tests.e2e.server import LAYOVER, LayoverServer
+from tests.e2e.test_server_life import NO_BUILDER
+
+_THREADS = 2
+
+# What nothing needs goes within seconds.
+_EAGER = {**NO_BUILDER, "REAPER_INTERVAL": "1s", "GC_GRACE": "5s"}
+
+
+def _admin(
+    folder: Path, *arguments: str | Path, check: bool = True
+) -> "subprocess.CompletedProcess[str]":
+    return run([LAYOVER, "admin", *arguments], env=environment(folder), check=check, timeout=120)
+
+
+def _rows(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    (row,) = json.loads(done.stdout)
+    assert isinstance(row, dict)
+    return row
+
+
+class _Traffic:
+    """Pushes, moves, overwrites and deletes images for as long as it is told to."""
+
+    def __init__(self, server: LayoverServer, number: int) -> None:
+        name = f"{server.project_id}/traffic{number}"
+        self._registry = Registry(server, name, server.basic_auth)
+        self._random = random.Random(number)
+        self._stop = threading.Event()
+        self.rounds = 0
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._round()
+                self.rounds += 1
+                time.sleep(0.02)
+        except BaseException as error:
+            self.error = error
+
+    def _round(self) -> None:
+        tag = f"t{self._random.randrange(8)}"
+        kind = self._random.randrange(4)
+        if kind == 0:
+            named = self._registry("HEAD", f"manifests/{tag}").headers["Docker-Content-Digest"]
+            # An image that an index needs is refused.
+            self._registry("DELETE", f"manifests/{named or tag}")
+            return
+        shared = f"shared {self._random.randrange(5)}".encode()
+        body = self._push(shared, os.urandom(4096))
+        if kind == 1:
+            other = self._push(shared, os.urandom(64))
+            body = index(body, other)
+        assert self._registry.push_manifest(tag, body).status == 201
+        if kind == 2:
+            subject = descriptor("application/vnd.oci.image.manifest.v1+json", body)
+            note = image(shared, subject=subject, artifactType="application/vnd.example.note")
+            assert self._registry.push_manifest(digest_of(note), note).status == 201
+
+    def _push(self, *layers: bytes) -> bytes:
+        for content in (b"{}", *layers):
+            self._registry.push_blob(content)
+        body = image(*layers)
+        assert self._registry.push_manifest(digest_of(body), body).status == 201
+        return body
+
+
+def _check_all(server: LayoverServer) -> int:
+    """Read all that the repositories list, down to each blob; return how many blobs that were."""
+    read = set[tuple[str, str]]()
+    for number in range(_THREADS):
+        name = f"{server.project_id}/traffic{number}"
+        registry = Registry(server, name, server.basic_auth)
+        for tag in registry("GET", "tags/list").json()["tags"] or []:
+            _check(registry, tag, read)
+    return len(read)
+
+
+def _check(registry: Registry, reference: str, read: set[tuple[str, str]]) -> None:
+    found = registry("GET", f"manifests/{reference}")
+    assert found.status == 200, (registry.repository, reference, found)
+    digest = digest_of(found.body)
+    assert found.headers["Docker-Content-Digest"] == digest
+    manifest = found.json()
+    for child in manifest.get("manifests", []):
+        _check(registry, child["digest"], read)
+    for referrer in registry("GET", f"referrers/{digest}").json()["manifests"]:
+        _check(registry, referrer["digest"], read)
+    for blob in [manifest["config"], *manifest["layers"]] if "layers" in manifest else []:
+        if (registry.repository, blob["digest"]) not in read:
+            content = registry("GET", f"blobs/{blob['digest']}")
+            assert (content.status, digest_of(content.body)) == (200, blob["digest"])
+            read.add((registry.repository, blob["digest"]))
+
+
+def test_each_backup_of_a_busy_server_is_served_whole(
+    start_server: ServerFactory, own_folder: Path
+) -> None:
+    server = start_server(settings=_EAGER)
+    traffic = [_Traffic(server, number) for number in range(_THREADS)]
+    dest, taken = own_folder / "dest", []
+    try:
+        for number in range(4):
+            before = sum(one.rounds for one in traffic)
+            while sum(one.rounds for one in traffic) < before + 20:
+                assert not any(one.error for one in traffic)
+                time.sleep(0.01)
+            taken.append(
+                _rows(
+                    _admin(
+                        *(own_folder, "backup", dest, "--data-dir", server.data_folder),
+                        *("--output", "json", "--quiet"),
+                    )
+                )
+            )
+            if number % 2:
+                _check_restored(start_server, own_folder, dest, f"copy{number}", taken[-1])
+    finally:
+        for one in traffic:
+            one.stop()
+    assert all(row["damaged"] == [] for row in taken)
+    # Each took what was new alone.
+    assert all(row["newBlobs"] < row["blobs"] for row in taken[1:])
+    assert _check_all(server) > 10
+
+
+def _check_restored(
+    start_server: ServerFactory, folder: Path, dest: Path, name: str, taken: dict[str, Any]
+) -> None:
+    _admin(folder, "restore", dest, "--data-dir", folder / name, "--quiet")
+    with closing(sqlite3.connect(folder / name / "layover.db")) as database:
+        (manifests,) = database.execute("SELECT count(*) FROM manifests").fetchone()
+        keys = [key for (key,) in database.execute("SELECT key FROM blobs")]
+    assert manifests == taken["manifests"]
+    # All that the snapshot knows is there, listed or not.
+    assert len(keys) == taken["blobs"]
+    for key in keys:
+        assert (folder / name / "blobs" / key).is_file()
+    # Nothing is collected before it was looked at.
+    restored = start_server(
+        data_folder=folder / name, settings={**NO_BUILDER, "REAPER_INTERVAL": "1h"}
+    )
+    assert _check_all(restored) > 10
+    restored.stop()
+
+
+def test_what_is_deleted_and_collected_leaves_the_next_backup(
+    start_server: ServerFactory, own_folder: Path
+) -> None:
+    server = start_server(settings=_EAGER)
+    app = Registry(server, server.project_id, server.basic_auth)
+    body = app.push_image("gone", b"gone")
+    backup = ("backup", own_folder / "dest", "--data-dir", server.data_folder, "-o", "json")
+    assert _rows(_admin(own_folder, *backup))["newBlobs"] == 2
+    assert app("DELETE", f"manifests/{digest_of(body)}").status == 202
+
+    def is_collected() -> bool:
+        with closing(sqlite3.connect(server.data_folder / "layover.db")) as database:
+            return database.execute("SELECT * FROM blobs").fetchall() == []
+
+    wait_until(is_collected, timeout=60, what="the collector")
+    last = _rows(_admin(own_folder, *backup))
+    assert (last["blobs"], last["removedBlobs"]) == (0, 2)
+
+
+def test_a_restored_build_is_pulled_until_its_time_and_not_after(
+    start_server: ServerFactory, own_folder: Path, skopeo: Skopeo, tmp_path: Path
+) -> None:
+    server = start_server(settings=NO_BUILDER)
+    app = Registry(server, f"{server.project_id}/app", server.basic_auth)
+    app.push_image("kept", b"kept")
+    app.push_image("over", b"over")
+    dest = own_folder / "dest"
+    _admin(own_folder, "backup", dest, "--data-dir", server.data_folder)
+    server.stop()
+    _admin(own_folder, "restore", dest, "--data-dir", own_folder / "copy")
+    _expire(own_folder / "copy", "over")
+    restored = start_server(data_folder=own_folder / "copy", settings=NO_BUILDER)
+    # The token of before is valid there too.
+    assert (restored.token, restored.project_id) == (server.token, server.project_id)
+    skopeo(
+        *("copy", "--src-tls-verify=false", "--src-creds", f"x-token:{server.token}"),
+        *(f"docker://{restored.host}/{app.repository}:kept", f"dir:{tmp_path / 'pulled'}"),
+    )
+    there = Registry(restored, app.repository, restored.basic_auth)
+    assert there("GET", "tags/list").json()["tags"] == ["kept"]
+    assert there("GET", "manifests/over").status == 404
+
+
+def _expire(data_folder: Path, tag: str) -> None:
+    """Let what the tag names have expired between the backup and the restore."""
+    over = int((datetime.now(UTC) - timedelta(minutes=1)).timestamp() * 1_000_000)
+    with closing(sqlite3.connect(data_folder / "layover.db")) as database, database:
+        changed = database.execute(
+            "UPDATE retentions SET expires_at = ?"
+            " WHERE id = (SELECT retention_id FROM tags WHERE name = ?)",
+            (over, tag),
+        )
+        assert changed.rowcount == 1
+
+
+def test_what_was_lost_is_told_and_ends_with_1(
+    start_server: ServerFactory, own_folder: Path
+) -> None:
+    server = start_server(settings=NO_BUILDER)
+    app = Registry(server, server.project_id, server.basic_auth)
+    app.push_image("app", b"lost")
+    with closing(sqlite3.connect(server.data_folder / "layover.db")) as database:
+        ((key,),) = database.execute(
+            "SELECT key FROM blobs WHERE digest = ?", (digest_of(b"lost"),)
+        ).fetchall()
+    (server.data_folder / "blobs" / key).unlink()
+    ended = _admin(
+        *(own_folder, "backup", own_folder / "dest", "--data-dir", server.data_folder),
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "1 blobs that the server should have" in ended.stderr
+    assert digest_of(b"lost") in ended.stderr
+    # What the log shows where no bar can be drawn.
+    assert "backup: 2 of 2 blobs" in ended.stderr
+
+
+def test_what_cannot_be_backed_up_or_restored_is_told_and_ends_with_2(
+    start_server: ServerFactory, own_folder: Path
+) -> None:
+    server = start_server(settings=NO_BUILDER)
+    dest = own_folder / "dest"
+    for told, *arguments in (
+        ("no server has its data in", "backup", dest, "--data-dir", own_folder / "none"),
+        ("no server has its data in layover-data", "backup", dest),
+        ("is in the data folder", "backup", server.data_folder / "x"),
+        ("no folder", "restore", dest, "--data-dir", own_folder / "new"),
+        ("is not empty", "restore", dest, "--data-dir", server.data_folder),
+        ("no settings file", "backup", dest, "--config", "/nonexistent.toml"),
+        ("layover admin restore", "serve", "--data-dir", dest),
+    ):
+        if arguments[0] == "restore" and told == "is not empty":
+            _admin(own_folder, "backup", dest, "--data-dir", server.data_folder)
+        if "--data-dir" not in arguments and told == "is in the data folder":
+            arguments += ["--data-dir", server.data_folder]
+        group = () if arguments[0] == "serve" else ("admin",)
+        ended = run(
+            [LAYOVER, *group, *arguments],
+            env=environment(own_folder, LAYOVER_LISTEN=f"127.0.0.1:{free_port()}"),
+            cwd=own_folder,
+            check=False,
+            timeout=60,
+        )
+        assert told in ended.stderr, ended
+        assert (ended.returncode, "Traceback" in ended.stderr) == (2, False)
+
+
+def test_a_terminal_shows_a_bar(start_server: ServerFactory, own_folder: Path) -> None:
+    server = start_server(settings=NO_BUILDER)
+    Registry(server, server.project_id, server.basic_auth).push_image("app", b"layer")
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [LAYOVER, "admin", "backup", own_folder / "dest", "--data-dir", server.data_folder],
+        env=environment(own_folder, TERM="xterm", COLUMNS="100"),
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=60,
+    )
+    os.close(theirs)
+    drawn = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "2/2 blobs" in drawn
+    assert "━" in drawn
+    assert b"FOLDER" in done.stdout
