@@ -248,7 +248,7 @@ class Run:
     async def _look_at_the_end(self, actor: Actor) -> None:
         """Pull all that lives, see that the rest goes, then delete all and see the bytes go."""
         everything = [*self.ledger.units, *self.ledger.buried]
-        kept = [unit for unit in everything if unit.top.life.shows_until == math.inf]
+        kept = [unit for unit in everything if unit.gone_from == math.inf]
         for unit in kept:
             with self.journal.event("last pull", **_facts(unit)):
                 await actor.pull(unit)
@@ -266,10 +266,13 @@ class Run:
         async with BuildApi(Server(self.cluster.urls[0], self.cluster.token)) as api:
             for unit in kept:
                 with self.journal.event("last delete", **_facts(unit)):
-                    await (actor.delete_build(unit, api) if unit.build_id else actor.delete(unit))
-                    # Pushed by its digest, an index's manifest has a life of its own.
-                    for child in [] if unit.build_id else unit.children:
-                        await actor.delete_node(unit, child)
+                    if unit.build_id:
+                        await actor.delete_build(unit, api)
+                        continue
+                    # What was pushed by its digest has a life of its own.
+                    for node in unit.nodes:
+                        if node.own.gone_from == math.inf:
+                            await actor.delete_node(unit, node)
         await self._see_all_go()
 
     async def _see_all_go(self) -> None:
