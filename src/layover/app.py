@@ -214,7 +214,9 @@ async def running(
         uploads = UploadService(
             SqlUploadStore(database), blob_store, _now, settings.upload_lifetime, lease
         )
-        manifests = ManifestService(registry_store, _now, lease)
+        manifests = ManifestService(
+            registry_store, _now, lease, may_miss_blobs=settings.sparse_images
+        )
 
         build_store = SqlBuildStore(database)
         images = SqlSavedImages(database, blob_store)

@@ -182,6 +182,13 @@ class Settings(BaseSettings):
             " manifest."
         ),
     )
+    sparse_images: bool = Field(
+        default=False,
+        description=(
+            "Whether an image is taken some of whose blobs were never pushed, as a mirror of a part"
+            " of it; pulling the whole of it fails then."
+        ),
+    )
     upload_lifetime: Duration = Field(
         default=timedelta(hours=24),
         description="How long an upload session that nobody continues is kept.",

@@ -21,10 +21,15 @@ KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a registry token is for: actions such as "pull" on one repository."""
+    """What a registry token is for: actions such as "pull" on one repository, or "*" on the
+    catalog."""
 
-    repository: str
+    name: str
     actions: frozenset[str]
+    kind: str = "repository"
+
+
+CATALOG = Scope("catalog", frozenset({"*"}), "registry")
 
 
 class RegistryTokens:
@@ -42,7 +47,8 @@ class RegistryTokens:
             "iat": now,
             "exp": now + LIFETIME,
             "access": [
-                {"name": scope.repository, "actions": sorted(scope.actions)} for scope in scopes
+                {"type": scope.kind, "name": scope.name, "actions": sorted(scope.actions)}
+                for scope in scopes
             ],
         }
         return jwt.encode(claims, self._key, _ALGORITHM)
@@ -60,7 +66,8 @@ class RegistryTokens:
             if claims["exp"] <= self._now().timestamp():
                 raise Unauthenticated
             scopes = tuple(
-                Scope(access["name"], frozenset(access["actions"])) for access in claims["access"]
+                Scope(access["name"], frozenset(access["actions"]), access["type"])
+                for access in claims["access"]
             )
             return claims["sub"], scopes
         except (jwt.InvalidTokenError, KeyError, TypeError) as error:

@@ -40,9 +40,18 @@ class Audience(Enum):
 class ManifestService:
     """Keeps manifests as the bytes that were pushed."""
 
-    def __init__(self, store: RegistryStore, now: Callable[[], datetime], lease: timedelta) -> None:
-        """`lease` is how long what a client that may push was told to be there stays."""
+    def __init__(
+        self,
+        store: RegistryStore,
+        now: Callable[[], datetime],
+        lease: timedelta,
+        *,
+        may_miss_blobs: bool = False,
+    ) -> None:
+        """`lease` is how long what a client that may push was told to be there stays;
+        `may_miss_blobs` takes images without blobs that their repository does not know."""
         self._store, self._now, self._lease = store, now, lease
+        self._may_miss_blobs = may_miss_blobs
 
     async def put(
         self,
@@ -71,7 +80,15 @@ class ManifestService:
             raise DigestMismatch(reference, digest)
         manifest = parse_manifest(body, content_type)
         stored = StoredManifest(digest, manifest.media_type, body)
-        await self._store.put_manifest(repository, stored, manifest, names, build_id, self._now())
+        await self._store.put_manifest(
+            repository,
+            stored,
+            manifest,
+            names,
+            build_id,
+            self._now(),
+            may_miss_blobs=self._may_miss_blobs,
+        )
         _log.info(
             "manifest_committed",
             repository=str(repository),

@@ -209,8 +209,8 @@ class RegistryStore(Protocol):
         """Store a manifest and let the tags `names` name it, all or nothing.
 
         It lives as the build `build_id` does, which has to live still; without one, for its
-        project's retention from now on, or as its subject does. Raises ManifestBlobUnknown,
-        TagProtected, BuildOver.
+        project's retention from now on, or as its subject does. Raises ManifestBlobUnknown, with
+        `may_miss_blobs` only for blobs that were there; TagProtected, BuildOver.
         """
         ...
 
@@ -219,6 +219,8 @@ class RegistryStore(Protocol):
     ) -> StoredManifest | None:
         """The manifest if the repository shows it at `now`."""
         ...
+        *,
+        may_miss_blobs: bool = False,
 
     async def lease_manifest(
         self,

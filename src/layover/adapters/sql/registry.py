@@ -238,12 +238,16 @@ class SqlRegistryStore:
         digest = stored.digest
 
         def work(connection: Connection) -> None:
+        *,
+        may_miss_blobs: bool = False,
             if build_id is not None:
                 check_build(connection, build_id)
             repository_id = ensure_repository(connection, repository, now)
             for tag in names:
                 check_tag(connection, repository_id, tag, build_id, now)
-            check_blobs(connection, repository, repository_id, manifest, now)
+            check_blobs(
+                connection, repository, repository_id, manifest, now, may_miss=may_miss_blobs
+            )
             insert_manifest(connection, repository_id, stored, manifest, now)
             # Those that waited for it: indexes that name it, and what it is a referrer of.
             retained_by = retaining(

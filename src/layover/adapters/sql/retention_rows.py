@@ -328,10 +328,16 @@ def check_blobs(
     repository: RepositoryName,
     repository_id: int,
     manifest: Manifest,
+    *,
+    may_miss: bool,
     now: datetime,
 ) -> None:
     """Raise ManifestBlobUnknown unless the repository shows the manifest's blobs, or has told a
-    client that may push that they are there; they are the manifest's from now on."""
+    client that may push that they are there; they are the manifest's from now on.
+
+    With `may_miss`, those may be missing that the repository does not know. What it has and shows
+    no more is not to come back by being named.
+    """
     needed = {str(blob.digest): blob.digest for blob in manifest.needed_blobs}
     of_repository = repository_blobs.c.repository_id == repository_id
     usable = or_(repository_blobs.c.leased_until > now, is_shown(now))
@@ -348,6 +354,17 @@ def check_blobs(
             )
         )
         for digest in connection.execute(query).scalars():
+    if may_miss:
+        hidden = {
+            digest
+            for part in parts(missing)
+            for digest in connection.execute(
+                select(repository_blobs.c.digest).where(
+                    of_repository, repository_blobs.c.digest.in_(part)
+                )
+            ).scalars()
+        }
+        missing = {digest: missing[digest] for digest in hidden}
             del missing[digest]
     if missing:
         raise ManifestBlobUnknown(repository, tuple(missing.values()))

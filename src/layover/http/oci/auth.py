@@ -14,12 +14,15 @@ from layover.errors import LayoverError
 from layover.http.oci.errors import InvalidRequest, ScopeInsufficient
 from layover.identity.access import Action, may
 from layover.identity.models import IdentityError, Principal, Project, Unauthenticated
-from layover.identity.registry_tokens import RegistryTokens, Scope
+from layover.identity.registry_tokens import CATALOG, RegistryTokens, Scope
 from layover.identity.service import IdentityService
 from layover.oci.names import RepositoryName
 from layover.registry.manifests import Audience
 
 USER_NAME = "x-token"
+
+# How a client asks for a registry token that reads the catalog.
+CATALOG_SCOPE = "registry:catalog:*"
 
 # The action that a scope names for what we call an action.
 _SCOPE_ACTIONS = {Action.PULL: "pull", Action.PUSH: "push", Action.DELETE: "delete"}
@@ -40,7 +43,9 @@ class Caller:
         if self.scopes is None:
             return True
         return any(
-            scope.repository == repository.value and _SCOPE_ACTIONS[action] in scope.actions
+            scope.kind == "repository"
+            and scope.name == repository.value
+            and _SCOPE_ACTIONS[action] in scope.actions
             for scope in self.scopes
         )
 
@@ -106,6 +111,18 @@ class Authenticator:
         if not may(caller.principal, Action.PUSH, project):
             audience = Audience.READER
         return Reader(audience, project)
+
+    async def reads_catalog(self, request: Request) -> list[Project]:
+        """The projects whose repositories the caller may list.
+
+        Raises Unauthenticated, ScopeInsufficient.
+        """
+        request.state.scope = CATALOG_SCOPE
+        caller = await self.caller(request)
+        if caller.scopes is not None and CATALOG not in caller.scopes:
+            raise ScopeInsufficient("the catalog", "*")
+        projects = await self._identity.list_projects(caller.principal)
+        return [project for project in projects if may(caller.principal, Action.PULL, project)]
 
     async def _authorized(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 
 from starlette.responses import JSONResponse, Response
@@ -17,6 +18,7 @@ from layover.registry.models import (
     BlobUnknown,
     BuildOver,
     DigestMismatch,
+    Gone,
     ManifestBlobUnknown,
     ManifestInUse,
     ManifestTooLarge,
@@ -29,6 +31,9 @@ from layover.registry.models import (
     UploadUnknown,
 )
 
+
+# A manifest may name thousands.
+_MAX_MISSING = 100
 
 class InvalidRequest(RegistryError):
     """A header or a query parameter is missing or malformed."""
@@ -43,6 +48,14 @@ class Unsupported(RegistryError):
 
 
 class ScopeInsufficient(RegistryError):
+class TooManyTags(RegistryError):
+    """A manifest is pushed with more tags at once than we take."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"a manifest is pushed with {limit} tags at most: push the others later")
+        self.limit = limit
+
+
     """The registry token was not got for this; the client gets another one."""
 
     def __init__(self, repository: str, action: str) -> None:
@@ -83,6 +96,7 @@ OCI_ERRORS: Mapping[type[LayoverError], OciError] = {
     Unauthenticated: OciError(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED"),
     Unsupported: OciError(HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED"),
     UploadBusy: OciError(HTTPStatus.CONFLICT, "BLOB_UPLOAD_INVALID"),
+    TooManyTags: OciError(HTTPStatus.REQUEST_URI_TOO_LONG, "UNSUPPORTED"),
     UploadOutOfOrder: OciError(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
     UploadTruncated: OciError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID"),
     UploadUnknown: OciError(HTTPStatus.NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
@@ -92,7 +106,7 @@ OCI_ERRORS: Mapping[type[LayoverError], OciError] = {
 def error_response(error: LayoverError, headers: Mapping[str, str] | None = None) -> Response:
     """The response that tells `error`; its type stands in OCI_ERRORS."""
     told = OCI_ERRORS[type(error)]
-    return error_body(told, str(error), {**_facts(error), **(headers or {})})
+    return error_body(told, str(error), {**_facts(error), **(headers or {})}, _detail(error))
 
 
 def _facts(error: LayoverError) -> Mapping[str, str]:
@@ -106,10 +120,33 @@ def _facts(error: LayoverError) -> Mapping[str, str]:
             return {}
 
 
-def error_body(told: OciError, message: str, headers: Mapping[str, str] | None = None) -> Response:
+def _detail(error: LayoverError) -> Mapping[str, object] | None:
+    """What a program may want to know of an error, for those who see the project."""
+    match error:
+        case ManifestUnknown(gone=Gone() as gone):
+            return {"deletedAt" if gone.is_deleted else "expiredAt": rfc3339(gone.at)}
+        case ManifestBlobUnknown():
+            return {"missing": [str(digest) for digest in error.missing[:_MAX_MISSING]]}
+        case DigestMismatch():
+            return {"expected": str(error.expected), "actual": str(error.actual)}
+        case _:
+            return None
+
+
+def rfc3339(time: datetime) -> str:
+    """A UTC time to the second, as RFC 3339 writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def error_body(
+    told: OciError,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    detail: Mapping[str, object] | None = None,
+) -> Response:
     """A response in the specification's error form."""
     return JSONResponse(
-        {"errors": [{"code": told.code, "message": message, "detail": None}]},
+        {"errors": [{"code": told.code, "message": message, "detail": detail}]},
         told.status,
         headers=dict(headers or {}),
     )

@@ -1,25 +1,28 @@
 """/v2/NAME/manifests/REFERENCE, /v2/NAME/tags/list and /v2/NAME/referrers/DIGEST
 (distribution-spec v1.1.1, "Pulling manifests", "Pushing Manifests", "Content Discovery")."""
 
-from collections.abc import Mapping
 from email.utils import format_datetime
 from http import HTTPStatus
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from layover.http.oci.auth import Authenticator
-from layover.http.oci.paths import bounded_body, page_limit, repository_of
+from layover.http.oci.errors import TooManyTags
+from layover.http.oci.paths import bounded_body, next_page, page_limit, repository_of
 from layover.http.oci.ranges import matches
 from layover.identity.access import Action, may_write_tag, saved_by
 from layover.identity.models import ActionDenied
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_INDEX
 from layover.oci.names import Tag, parse_reference
-from layover.registry.manifests import MAX_MANIFEST_BYTES, ManifestService
+from layover.registry.manifests import MAX_MANIFEST_BYTES, Audience, ManifestService
 from layover.registry.models import ManifestTooLarge, Referrer
+
+# How many tags a manifest can be pushed with by `?tag=` (distribution-spec's next version, "Pushing
+# Manifests", which wants ten at the least).
+MAX_TAGS = 100
 
 
 class ManifestRoutes:
@@ -55,6 +58,8 @@ class ManifestRoutes:
         stored = await self._manifests.find(repository, reference, reader.audience)
         if reader.project.policy.extends_on_pull and request.method == "GET":
             await self._manifests.extend_pulled(repository, stored.digest)
+            # Asked again: it is gone later now.
+            stored = await self._manifests.find(repository, reference, Audience.READER)
         etag = f'"{stored.digest}"'
         headers = {
             "Docker-Content-Digest": str(stored.digest),
@@ -73,8 +78,12 @@ class ManifestRoutes:
         repository = repository_of(request)
         reference = parse_reference(request.path_params["reference"])
         principal = await self._authenticator.authorize(request, repository, Action.PUSH)
-        if isinstance(reference, Tag) and not may_write_tag(principal, repository, reference):
-            raise ActionDenied(f"write tag {reference}: a build's token writes its own tags alone")
+        tags = [Tag.parse(text) for text in dict.fromkeys(request.query_params.getlist("tag"))]
+        if len(tags) > MAX_TAGS:
+            raise TooManyTags(MAX_TAGS)
+        for tag in [reference, *tags] if isinstance(reference, Tag) else tags:
+            if not may_write_tag(principal, repository, tag):
+                raise ActionDenied(f"write tag {tag}: a build's token writes its own tags alone")
         body = await bounded_body(request, MAX_MANIFEST_BYTES, ManifestTooLarge(MAX_MANIFEST_BYTES))
         stored, subject = await self._manifests.put(
             repository,
@@ -82,6 +91,7 @@ class ManifestRoutes:
             body,
             request.headers.get("content-type"),
             saved_by(principal, repository),
+            tags,
         )
         headers = {
             "Location": f"/v2/{repository}/manifests/{stored.digest}",
@@ -89,6 +99,8 @@ class ManifestRoutes:
         }
         if subject is not None:
             headers["OCI-Subject"] = str(subject)
+        if tags:
+            headers["OCI-Tag"] = ", ".join(tag.value for tag in tags)
         return Response(status_code=HTTPStatus.CREATED, headers=headers)
 
     async def _delete(self, request: Request) -> Response:
@@ -106,7 +118,7 @@ class ManifestRoutes:
         headers = {}
         if page.has_more and page.tags:
             query = {"n": str(limit), "last": page.tags[-1].value}
-            headers["Link"] = _next(f"/v2/{repository}/tags/list", query)
+            headers["Link"] = next_page(f"/v2/{repository}/tags/list", query)
         names = [tag.value for tag in page.tags]
         return JSONResponse({"name": repository.value, "tags": names}, headers=headers)
 
@@ -131,13 +143,8 @@ class ManifestRoutes:
             query["artifactType"] = artifact_type
         if page.has_more:
             query["last"] = str(page.referrers[-1].descriptor.digest)
-            headers["Link"] = _next(f"/v2/{repository}/referrers/{subject}", query)
+            headers["Link"] = next_page(f"/v2/{repository}/referrers/{subject}", query)
         return JSONResponse(index, headers=headers, media_type=OCI_INDEX)
-
-
-def _next(path: str, query: Mapping[str, str]) -> str:
-    """The Link header that leads to the next page (RFC 5988)."""
-    return f'<{path}?{urlencode(query)}>; rel="next"'
 
 
 def _descriptor(referrer: Referrer) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """What the registry's paths and query parameters say."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from urllib.parse import urlencode
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -17,15 +18,20 @@ def repository_of(request: Request) -> RepositoryName:
     return RepositoryName.parse(request.path_params["name"])
 
 
-def page_limit(request: Request) -> int | None:
-    """The `n` of a listing, None when there is none. Raises InvalidRequest."""
+def page_limit(request: Request) -> int:
+    """How many entries of a listing are answered: its `n`, or the most. Raises InvalidRequest."""
     text = request.query_params.get("n")
     if text is None:
-        return None
+        return MAX_PAGE
     if not text.isascii() or not text.isdigit():
         raise InvalidRequest("n has to be a number")
     digits = text.lstrip("0") or "0"
     return MAX_PAGE if len(digits) > len(str(MAX_PAGE)) else min(int(digits), MAX_PAGE)
+
+
+def next_page(path: str, query: Mapping[str, str]) -> str:
+    """The Link header that leads to the next page (RFC 8288)."""
+    return f'<{path}?{urlencode(query)}>; rel="next"'
 
 
 async def content(request: Request) -> AsyncIterator[bytes]:

@@ -8,14 +8,16 @@ from collections.abc import Awaitable, Callable
 import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, request_response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from layover.errors import LayoverError
 from layover.http.oci.auth import Authenticator
 from layover.http.oci.blobs import BlobRoutes
+from layover.http.oci.catalog import CatalogRoutes
 from layover.http.oci.errors import OCI_ERRORS, Unsupported, error_response
 from layover.http.oci.manifests import ManifestRoutes
-from layover.http.oci.tokens import TokenRoutes
+from layover.http.oci.tokens import TOKEN_PATH, TokenRoutes
 from layover.http.oci.uploads import UploadRoutes
 from layover.identity.registry_tokens import RegistryTokens
 from layover.identity.service import IdentityService
@@ -26,7 +28,6 @@ from layover.registry.uploads import UploadService
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 # How long a refused upload may go on arriving before it is cut off.
 _UNWANTED_SECONDS = 10
@@ -51,8 +52,9 @@ def oci_routes(
         return JSONResponse({})
 
     async def unsupported(request: Request) -> Response:
-        await authenticator.caller(request)
         path = request.scope["path"]
+        if path != TOKEN_PATH:
+            await authenticator.caller(request)
         allowed = {
             method
             for route in endpoints
@@ -68,13 +70,27 @@ def oci_routes(
         *UploadRoutes(authenticator, uploads, blobs).routes(),
         *BlobRoutes(authenticator, blobs).routes(),
         *ManifestRoutes(authenticator, manifests).routes(),
+        *CatalogRoutes(authenticator, manifests).routes(),
         *TokenRoutes(authenticator, identity, registry_tokens).routes(),
     ]
-    return [
+    known = [
         Route(route.path, _answering(authenticator, route.endpoint), methods=list(route.methods))
-        for route in (*endpoints, Route("/v2/{rest:path}", unsupported, methods=_METHODS))
+        for route in endpoints
         if route.methods
     ]
+    # An application, where Starlette looks at no method: it would answer those in its own words.
+    rest = request_response(_answering(authenticator, unsupported))
+    return known + [Route(path, _Any(rest)) for path in ("/v2", "/v2/{rest:path}", TOKEN_PATH)]
+
+
+class _Any:
+    """An application as an object: Starlette takes a function for an endpoint."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
 
 def _answering(authenticator: Authenticator, endpoint: Endpoint) -> Endpoint:

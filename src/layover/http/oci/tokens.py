@@ -8,16 +8,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from layover.http.oci.auth import Authenticator, check_user_name
+from layover.http.oci.auth import CATALOG_SCOPE, Authenticator, check_user_name
 from layover.http.oci.errors import InvalidRequest
 from layover.http.oci.paths import bounded_body
 from layover.identity.models import Principal
-from layover.identity.registry_tokens import LIFETIME, RegistryTokens, Scope
+from layover.identity.registry_tokens import CATALOG, LIFETIME, RegistryTokens, Scope
 from layover.identity.service import IdentityService
 
 _SCOPE = re.compile(
     r"repository(?:\([a-z]+\))?:(?P<name>[^ :]+(?::[0-9]+/[^ :]+)?):(?P<actions>[a-z,*]+)"
 )
+TOKEN_PATH = "/token"  # noqa: S105  # a path
 _MAX_SCOPES = 100
 _MAX_FORM_BYTES = 64 << 10
 _MAX_FORM_FIELDS = 20
@@ -32,7 +33,7 @@ class TokenRoutes:
         self._authenticator, self._identity, self._tokens = authenticator, identity, tokens
 
     def routes(self) -> list[Route]:
-        return [Route("/token", self._token, methods=["GET", "POST"])]
+        return [Route(TOKEN_PATH, self._token, methods=["GET", "POST"])]
 
     async def _token(self, request: Request) -> Response:
         if request.method == "POST":
@@ -69,13 +70,16 @@ class TokenRoutes:
 
 
 def _scopes(texts: list[str]) -> tuple[Scope, ...]:
-    """The repository scopes asked for; what is malformed or of another kind gives nothing."""
+    """The scopes asked for; what is malformed or of a kind that we have not gives nothing."""
     words = [word for text in texts for word in text.split()][:_MAX_SCOPES]
-    return tuple(
-        Scope(match["name"], _actions(match["actions"]))
-        for word in words
-        if (match := _SCOPE.fullmatch(word)) is not None
-    )
+    return tuple(scope for word in words if (scope := _scope(word)) is not None)
+
+
+def _scope(word: str) -> Scope | None:
+    if word == CATALOG_SCOPE:
+        return CATALOG
+    match = _SCOPE.fullmatch(word)
+    return Scope(match["name"], _actions(match["actions"])) if match else None
 
 
 def _actions(text: str) -> frozenset[str]:

@@ -40,19 +40,16 @@ class UploadRoutes:
 
     async def _start(self, request: Request) -> Response:
         repository, query = repository_of(request), request.query_params
-        # Both only count together (distribution-spec v1.1.1, "Mounting a blob from another
-        # repository").
         is_mount = "mount" in query and "from" in query
         source = RepositoryName.parse(query["from"]) if is_mount else None
         principal = await self._authenticator.authorize(request, repository, Action.PUSH, source)
         if "mount" in query:
             digest = Digest.parse(query["mount"])
-            # Without pull on the source its blobs do not exist for this client: it uploads.
-            if (
-                source is not None
-                and await self._authenticator.may_pull(principal, source)
-                and await self._blobs.mount(source, repository, digest)
-            ):
+            # Without pull on the source its blobs do not exist for this client: it uploads. When
+            # it names no source, its project's repositories are looked in and no others
+            # (distribution-spec v1.1.1, "Mounting a blob from another repository").
+            may_pull = source is None or await self._authenticator.may_pull(principal, source)
+            if may_pull and await self._blobs.mount(source, repository, digest):
                 return _created(repository, digest)
         elif "digest" in query:
             digest = Digest.parse(query["digest"])

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layover.http.oci.tokens import _MAX_SCOPES, _scopes
-from layover.identity.registry_tokens import Scope
+from layover.identity.registry_tokens import CATALOG, Scope
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,8 @@ from layover.identity.registry_tokens import Scope
         ("repository:p/app:*", [("p/app", {"*", "pull", "push", "delete"})]),
         ("repository(plugin):p:pull", [("p", {"pull"})]),
         ("repository:a:pull repository:b:push", [("a", {"pull"}), ("b", {"push"})]),
-        ("registry:catalog:*", []),
+        ("registry:catalog:pull", []),
+        ("registry:other:*", []),
         ("repository:p", []),
         ("repository::pull", []),
         ("repository:p:", []),
@@ -28,6 +29,11 @@ def test_scopes_are_those_repositories_that_were_asked_for(
     text: str, expected: list[tuple[str, set[str]]]
 ) -> None:
     assert _scopes([text]) == tuple(Scope(name, frozenset(actions)) for name, actions in expected)
+
+
+def test_the_catalog_has_a_scope_of_its_own_that_is_no_repositorys() -> None:
+    assert _scopes(["registry:catalog:*"]) == (CATALOG,)
+    assert _scopes(["repository:catalog:*"])[0] != CATALOG
 
 
 def test_scopes_come_from_several_parameters_too() -> None:
