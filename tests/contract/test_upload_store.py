@@ -7,10 +7,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
-from layover.adapters.sql.schema import blobs, doomed_objects, repository_blobs
+from layover.adapters.sql.quotas import used_bytes
+from layover.adapters.sql.schema import blobs, doomed_objects, projects, repository_blobs
 from layover.oci.digest import Digest
 from layover.registry.models import (
     Part,
+    QuotaExceeded,
     StoredBlob,
     Upload,
     UploadBusy,
@@ -259,3 +261,132 @@ async def test_uploads_of_one_blob_at_once_all_end_in_one(
     key = await key_of_blob(stores, DIGEST)
     keys = {f"data/up/{number}" for number in range(8)}
     assert await doomed(stores) == dict.fromkeys(keys - {key}, str(DIGEST))
+
+
+# --- quota ------------------------------------------------------------------------------------
+
+
+async def limit(stores: Stores, project_id: str, quota_bytes: int | None) -> None:
+    statement = update(projects).where(projects.c.id == project_id).values(quota_bytes=quota_bytes)
+    await stores.database.write(lambda connection: connection.execute(statement))
+
+
+async def used(stores: Stores, project_id: str = "mine") -> int:
+    return await stores.database.read(lambda connection: used_bytes(connection, project_id))
+
+
+async def test_a_project_uses_each_of_its_blobs_once_and_what_is_under_way(
+    stores: Stores, store: UploadStore
+) -> None:
+    await push_blob(stores, REPOSITORY, b"content")
+    await push_blob(stores, SIBLING, b"content")
+    await push_blob(stores, SIBLING, b"other")
+    await push_blob(stores, FOREIGN, b"another project's")
+    assert await used(stores) == 12
+    before = await session(store)
+    assert await used(stores) == 12
+    await store.reserve("upload", 100)
+    await store.reserve("upload", 10)
+    assert await used(stores) == 122
+    # What came counts in place of what was announced.
+    after = replace(before, parts=(Part("data/up/a", 30),))
+    await store.resize_upload(before, after, NOW)
+    assert await used(stores) == 42
+    await store.link_upload(after, StoredBlob(Digest.of(b"30"), 30, "data/up/a"), NOW, LEASE)
+    assert await used(stores) == 42
+    await session(store, "another")
+    await store.reserve("another", 100)
+    await store.delete_upload("another", NOW)
+    assert await used(stores) == 42
+    assert await used(stores, "foreign") == 17
+
+
+async def test_what_does_not_fit_is_refused_and_changes_nothing(
+    stores: Stores, store: UploadStore
+) -> None:
+    await push_blob(stores, REPOSITORY, b"content")
+    await limit(stores, "mine", 100)
+    assert not (await session(store)).is_limited
+    assert (await found(store)).is_limited
+    assert await store.reserve("upload", 90) == 3
+    with pytest.raises(QuotaExceeded) as refused:
+        await store.reserve("upload", 4)
+    assert (refused.value.used_bytes, refused.value.limit_bytes) == (97, 100)
+    assert refused.value.project_id == "mine"
+    assert await used(stores) == 97
+    assert await store.reserve("upload", 3) == 0
+    # Nothing is left: a session that could only fail is not begun.
+    with pytest.raises(QuotaExceeded):
+        await session(store, "another")
+    assert await store.live_uploads(NOW) == {"upload"}
+    with pytest.raises(UploadUnknown):
+        await store.reserve("unknown", 1)
+    # Another project's is its own, and a project without one may take everything.
+    await push_blob(stores, FOREIGN, b"x" * 1000)
+    await limit(stores, "mine", None)
+    assert await store.reserve("upload", 2**50) is None
+
+
+async def test_what_came_without_a_reservation_is_refused_at_the_end(
+    stores: Stores, store: UploadStore
+) -> None:
+    before = await session(store, "upload", "data/up/a")
+    after = replace(before, parts=(Part("data/up/a", 30),))
+    # The quota is younger than the request.
+    await limit(stores, "mine", 29)
+    with pytest.raises(QuotaExceeded):
+        await store.resize_upload(before, after, NOW)
+    with pytest.raises(QuotaExceeded):
+        await store.link_upload(before, StoredBlob(DIGEST, 30, "data/up/a"), NOW, LEASE)
+    assert (await found(store)).parts == ()
+    assert await stores.registry.find_blob(REPOSITORY, DIGEST, NOW) is None
+    await store.reserve("upload", 10)
+    with pytest.raises(QuotaExceeded):
+        await store.resize_upload(before, after, NOW)
+    await limit(stores, "mine", 30)
+    await store.resize_upload(before, after, NOW)
+
+
+async def test_a_mount_counts_where_the_project_does_not_have_the_blob_yet(stores: Stores) -> None:
+    digest = await push_blob(stores, FOREIGN, b"content")
+    mount = stores.registry.mount_blob
+    await limit(stores, "mine", 6)
+    with pytest.raises(QuotaExceeded):
+        await mount(FOREIGN, REPOSITORY, digest, NOW, LEASE)
+    assert await stores.registry.find_blob(REPOSITORY, digest, NOW) is None
+    await limit(stores, "mine", 7)
+    assert await mount(FOREIGN, REPOSITORY, digest, NOW, LEASE)
+    assert await mount(FOREIGN, SIBLING, digest, NOW, LEASE)
+    assert await used(stores) == 7
+
+
+async def test_uploads_at_once_do_not_exceed_a_quota_together(
+    stores: Stores, store: UploadStore
+) -> None:
+    for number in range(10):
+        await session(store, f"upload-{number}")
+    await limit(stores, "mine", 35)
+
+    async def fits(store: UploadStore, number: int) -> bool:
+        try:
+            await store.reserve(f"upload-{number}", 10)
+        except QuotaExceeded:
+            return False
+        return True
+
+    with stores.replica() as other:
+        pairs = enumerate([stores, other] * 5)
+        done = await asyncio.gather(*(fits(one.uploads, number) for number, one in pairs))
+    assert done.count(True) == 3
+    assert await used(stores) == 30
+
+
+async def test_a_reservation_that_nobody_renews_is_let_go_of(
+    stores: Stores, store: UploadStore
+) -> None:
+    for upload_id in ("old", "live"):
+        await session(store, upload_id)
+        await store.reserve(upload_id, 10)
+    await store.renew_uploads(["live"], NOW + 2 * HOUR)
+    await store.release_reservations(NOW + 2 * HOUR)
+    assert await used(stores) == 10

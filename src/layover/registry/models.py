@@ -7,6 +7,7 @@ from layover.errors import LayoverError
 from layover.oci.digest import Digest
 from layover.oci.manifests import Descriptor
 from layover.oci.names import Reference, RepositoryName, Tag
+from layover.units import told_size
 
 
 class RegistryError(LayoverError):
@@ -128,6 +129,19 @@ class UploadTruncated(RegistryError):
         super().__init__("the request ended before its content did: send it again")
 
 
+class QuotaExceeded(RegistryError):
+    """What a client brings does not fit into what its project may take."""
+
+    def __init__(self, project_id: str, used_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"it does not fit into the quota of project {project_id}:"
+            f" {told_size(used_bytes)} of {told_size(limit_bytes)} are taken, uploads under way"
+            " included. See `layover list builds`, delete what is not needed by `layover builds"
+            " rm ID`, and push again"
+        )
+        self.project_id, self.used_bytes, self.limit_bytes = project_id, used_bytes, limit_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """Bytes that the blob store holds, whoever names them."""
@@ -158,6 +172,8 @@ class Upload:
     """The digest of those bytes, where they were hashed on their way."""
     places: frozenset[str] = frozenset()
     """The keys that its requests were let write to, parts or not."""
+    is_limited: bool = False
+    """Whether its project has a quota, so that what comes is reserved before."""
 
     @property
     def size_bytes(self) -> int:

@@ -93,7 +93,21 @@ class UploadStore(Protocol):
     the same one, and returned: the caller may remove their bytes, the collector does anyway.
     """
 
-    async def create_upload(self, upload: Upload, now: datetime) -> None: ...
+    async def create_upload(self, upload: Upload, now: datetime) -> None:
+        """Record a new session. Raises QuotaExceeded when its project may take nothing more."""
+        ...
+
+    async def reserve(self, upload_id: str, more_bytes: int) -> int | None:
+        """Count what a request of the session will bring for its project's quota.
+
+        It counts until the session is resized or ends. Returns how many bytes are left then,
+        None without a limit. Raises UploadUnknown, QuotaExceeded.
+        """
+        ...
+
+    async def release_reservations(self, expires_before: datetime) -> None:
+        """Let go of what requests announced whose sessions expire before that time."""
+        ...
 
     async def find_upload(
         self, repository: RepositoryName, upload_id: str, now: datetime
@@ -111,8 +125,8 @@ class UploadStore(Protocol):
     async def resize_upload(self, before: Upload, after: Upload, now: datetime) -> frozenset[str]:
         """Record what the session holds now, unless another request did since `before` was read.
 
-        Raises UploadUnknown, UploadBusy, UploadOutOfOrder. Returns the keys of the parts
-        that were superseded.
+        Raises UploadUnknown, UploadBusy, UploadOutOfOrder, and QuotaExceeded when what came
+        was not reserved and does not fit. Returns the keys of the parts that were superseded.
         """
         ...
 
@@ -205,6 +219,8 @@ class RegistryStore(Protocol):
         names: Sequence[Tag],
         build_id: str | None,
         now: datetime,
+        *,
+        may_miss_blobs: bool = False,
     ) -> None:
         """Store a manifest and let the tags `names` name it, all or nothing.
 
@@ -219,8 +235,6 @@ class RegistryStore(Protocol):
     ) -> StoredManifest | None:
         """The manifest if the repository shows it at `now`."""
         ...
-        *,
-        may_miss_blobs: bool = False,
 
     async def lease_manifest(
         self,

@@ -24,6 +24,7 @@ from layover.oci.digest import Digest, Hash, new_hash
 from layover.oci.names import RepositoryName
 from layover.registry.models import (
     DigestMismatch,
+    QuotaExceeded,
     StoredBlob,
     Upload,
     UploadBusy,
@@ -41,6 +42,14 @@ _USUAL_ALGORITHM = "sha256"
 # A client that lost its connection and tries again at once meets its own first request, which
 # ends as soon as the server notices.
 _BUSY_PATIENCE = timedelta(seconds=10)
+
+# How much is reserved at once of what a client brings without saying how much it is, at the
+# most; and before it is known how much is left.
+_STEP_BYTES, _FIRST_STEP_BYTES = 16 << 20, 1 << 20
+
+# Sessions that a request writes to are renewed by every clean-up. What a request reserved whose
+# process was killed, or whose replica is gone, counts no longer than this.
+_STALE = timedelta(minutes=10)
 
 _log = structlog.get_logger(__name__)
 
@@ -86,22 +95,26 @@ class UploadService:
         )
 
     async def push(
-        self, repository: RepositoryName, digest: Digest, chunks: AsyncIterator[bytes]
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        chunks: AsyncIterator[bytes],
+        length: int | None = None,
     ) -> None:
-        """Receive a blob in one request. Raises DigestMismatch, UploadTruncated.
+        """Receive a blob in one request. Raises DigestMismatch, UploadTruncated, QuotaExceeded.
 
         Whatever it raises, its session is over.
         """
         upload = await self.start(repository)
         try:
-            await self.finish(repository, upload.id, digest, chunks, start=0)
+            await self.finish(repository, upload.id, digest, chunks, start=0, length=length)
         except (UploadTruncated, StorageError):
             # Nobody knows this session's ID, so nobody can go on with it.
             await self._end(upload.id)
             raise
 
     async def start(self, repository: RepositoryName) -> Upload:
-        """Open a session."""
+        """Open a session. Raises QuotaExceeded."""
         now, upload_id = self._now(), secrets.token_hex(16)
         places = {self._blobs.place(upload_id)} if self._blobs.grows_in_place else set()
         upload = Upload(upload_id, repository, now + self._lifetime, places=frozenset(places))
@@ -121,18 +134,20 @@ class UploadService:
         upload_id: str,
         chunks: AsyncIterator[bytes],
         start: int | None,
+        length: int | None = None,
     ) -> Upload:
         """Append to a session and return it as it stands then.
 
         `start` is the first byte named by Content-Range, None when the client named none. It
         has to equal the current length (distribution-spec v1.1.1, "Pushing a blob in chunks").
+        `length` is how many bytes the client announced, None when it did not.
 
         Raises UploadUnknown, UploadBusy, UploadOutOfOrder; UploadTruncated when the client went
-        away, with what came kept for it to go on from.
+        away, with what came kept for it to go on from; QuotaExceeded, which ends the session.
         """
         async with self._locked(repository, upload_id):
             before = await self._opened(repository, upload_id, start)
-            upload, is_truncated = await self._receive(before, chunks, _USUAL_ALGORITHM)
+            upload, is_truncated = await self._receive(before, chunks, length, _USUAL_ALGORITHM)
             await self._record(before, upload)
             if is_truncated:
                 raise UploadTruncated
@@ -145,6 +160,7 @@ class UploadService:
         digest: Digest,
         chunks: AsyncIterator[bytes],
         start: int | None,
+        length: int | None = None,
     ) -> None:
         """Append what is left, verify the whole, and show it in the repository as `digest`.
 
@@ -152,7 +168,7 @@ class UploadService:
         """
         async with self._locked(repository, upload_id):
             before = await self._opened(repository, upload_id, start)
-            upload, is_truncated = await self._receive(before, chunks, digest.algorithm)
+            upload, is_truncated = await self._receive(before, chunks, length, digest.algorithm)
             if is_truncated:
                 await self._record(before, upload)
                 raise UploadTruncated
@@ -184,6 +200,7 @@ class UploadService:
         # However short a session's life is, it goes on while a request is writing to it.
         busy = [upload_id for (_, upload_id), lock in self._locks.items() if lock.locked()]
         await self._store.renew_uploads(busy, now + self._lifetime)
+        await self._store.release_reservations(now + self._lifetime - _STALE)
         keys = 0
         for upload_id in await self._store.expired_uploads(now):
             # Its owner may have gone on with it since it was listed.
@@ -202,9 +219,15 @@ class UploadService:
         return upload
 
     async def _receive(
-        self, upload: Upload, chunks: AsyncIterator[bytes], algorithm: str
+        self, upload: Upload, chunks: AsyncIterator[bytes], length: int | None, algorithm: str
     ) -> tuple[Upload, bool]:
         """Write `chunks` behind the session's bytes; return it, and whether they broke off."""
+        if upload.is_limited:
+            if length:
+                # Before anything is stored. What was announced and does not come is let go of
+                # where the session is resized.
+                await self._or_end(upload.id, self._store.reserve(upload.id, length))
+            chunks = self._reserved(upload.id, chunks, length or 0)
         hash_ = self._hash(upload, algorithm)
         content = Truncatable(chunks)
         key = await self._place(upload)
@@ -225,6 +248,26 @@ class UploadService:
             received = replace(received, digest=upload.digest)
         return received, content.is_truncated
 
+    async def _reserved(
+        self, upload_id: str, chunks: AsyncIterator[bytes], room: int
+    ) -> AsyncIterator[bytes]:
+        """`chunks`, with what comes beyond `room` reserved step by step."""
+        step = _FIRST_STEP_BYTES
+        async for chunk in chunks:
+            if len(chunk) > room:
+                needed = len(chunk) - room
+                try:
+                    left = await self._store.reserve(upload_id, max(needed, step))
+                    room += max(needed, step)
+                except QuotaExceeded:
+                    left = await self._store.reserve(upload_id, needed)
+                    room += needed
+                # The more is left, the less often it is asked; the less is left, the less
+                # one upload keeps from others that it may not need.
+                step = _STEP_BYTES if left is None else min(_STEP_BYTES, left // 64)
+            room -= len(chunk)
+            yield chunk
+
     async def _place(self, upload: Upload) -> str:
         """Where the next bytes go; the row names it before anything is written."""
         key = self._blobs.place(upload.id)
@@ -235,6 +278,9 @@ class UploadService:
     async def _record(self, before: Upload, after: Upload) -> None:
         try:
             superseded = await self._store.resize_upload(before, after, self._now())
+        except QuotaExceeded:
+            await self._end(before.id)
+            raise
         except (UploadUnknown, UploadBusy, UploadOutOfOrder):
             self._hashes.pop(before.id, None)
             # Another request was first. Where there is one place alone it is the other's, too.
@@ -279,10 +325,13 @@ class UploadService:
         return None
 
     async def _or_end(self, upload_id: str, work: Awaitable[Result]) -> Result:
-        """Do `work`; when the store fails, end the session so that its space comes back."""
+        """Do `work`; when there is no room for it, or the store fails, end the session.
+
+        So its space comes back.
+        """
         try:
             return await work
-        except StorageError:
+        except (StorageError, QuotaExceeded):
             await self._end(upload_id)
             raise
 

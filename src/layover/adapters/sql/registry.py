@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
 
 from layover.adapters.sql.database import Database
+from layover.adapters.sql.quotas import check_quota_of_blob
 from layover.adapters.sql.registry_rows import (
     TO_BLOB,
     TO_MANIFEST,
@@ -178,7 +179,8 @@ class SqlRegistryStore:
         lease: timedelta,
     ) -> bool:
         shown = (
-            select(repository_blobs.c.repository_id)
+            select(blobs.c.size_bytes)
+            .select_from(repository_blobs)
             .join(blobs, blobs.c.digest == repository_blobs.c.digest)
             .join(repositories, repositories.c.id == repository_blobs.c.repository_id)
             .where(
@@ -193,8 +195,10 @@ class SqlRegistryStore:
         )
 
         def work(connection: Connection) -> bool:
-            if connection.execute(shown).first() is None:
+            size_bytes = connection.execute(shown).scalar()
+            if size_bytes is None:
                 return False
+            check_quota_of_blob(connection, target.project_id, digest, size_bytes)
             target_id = ensure_repository(connection, target, now)
             link(connection, target_id, digest, now, lease)
             return True
@@ -234,12 +238,12 @@ class SqlRegistryStore:
         names: Sequence[Tag],
         build_id: str | None,
         now: datetime,
+        *,
+        may_miss_blobs: bool = False,
     ) -> None:
         digest = stored.digest
 
         def work(connection: Connection) -> None:
-        *,
-        may_miss_blobs: bool = False,
             if build_id is not None:
                 check_build(connection, build_id)
             repository_id = ensure_repository(connection, repository, now)

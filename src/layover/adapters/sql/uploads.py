@@ -12,8 +12,15 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
 
 from layover.adapters.sql.database import Database, insert_or_ignore, insert_or_ignore_all
+from layover.adapters.sql.quotas import check_quota
 from layover.adapters.sql.registry_rows import ensure_repository, link, parts
-from layover.adapters.sql.schema import blobs, doomed_objects, repositories, uploads
+from layover.adapters.sql.schema import (
+    blobs,
+    doomed_objects,
+    projects,
+    repositories,
+    uploads,
+)
 from layover.oci.digest import Digest
 from layover.oci.names import RepositoryName
 from layover.registry.models import (
@@ -34,6 +41,7 @@ class SqlUploadStore:
 
     async def create_upload(self, upload: Upload, now: datetime) -> None:
         def work(connection: Connection) -> None:
+            check_quota(connection, upload.repository.project_id, 1)
             connection.execute(
                 insert(uploads).values(
                     id=upload.id,
@@ -50,8 +58,9 @@ class SqlUploadStore:
         self, repository: RepositoryName, upload_id: str, now: datetime
     ) -> Upload | None:
         query = (
-            select(uploads)
-            .join(repositories)
+            select(uploads, projects.c.quota_bytes)
+            .join(repositories, repositories.c.id == uploads.c.repository_id)
+            .join(projects, projects.c.id == repositories.c.project_id)
             .where(
                 uploads.c.id == upload_id,
                 repositories.c.name == repository.value,
@@ -60,6 +69,24 @@ class SqlUploadStore:
         )
         row = await self._database.look_up(lambda connection: connection.execute(query).first())
         return None if row is None else _upload(row, repository)
+
+    async def reserve(self, upload_id: str, more_bytes: int) -> int | None:
+        def work(connection: Connection) -> int | None:
+            left = check_quota(connection, _project_of(connection, upload_id), more_bytes)
+            connection.execute(
+                update(uploads)
+                .where(uploads.c.id == upload_id)
+                .values(reserved_bytes=uploads.c.reserved_bytes + more_bytes)
+            )
+            return left
+
+        return await self._database.write(work)
+
+    async def release_reservations(self, expires_before: datetime) -> None:
+        stale = (uploads.c.reserved_bytes > 0) & (uploads.c.expires_at < expires_before)
+        if await self._ids(stale):
+            statement = update(uploads).where(stale).values(reserved_bytes=0)
+            await self._database.write(lambda connection: connection.execute(statement))
 
     async def add_place(self, upload_id: str, key: str) -> None:
         def work(connection: Connection) -> None:
@@ -75,6 +102,7 @@ class SqlUploadStore:
     async def resize_upload(self, before: Upload, after: Upload, now: datetime) -> frozenset[str]:
         def work(connection: Connection) -> frozenset[str]:
             places = _places(_unchanged_row(connection, before))
+            _check_growth(connection, before, after.size_bytes)
             superseded = frozenset(part.key for part in before.parts) - frozenset(
                 part.key for part in after.parts
             )
@@ -82,7 +110,7 @@ class SqlUploadStore:
             connection.execute(
                 update(uploads)
                 .where(uploads.c.id == before.id)
-                .values(_columns(after, places - superseded))
+                .values(reserved_bytes=0, **_columns(after, places - superseded))
             )
             return superseded
 
@@ -115,6 +143,7 @@ class SqlUploadStore:
     ) -> None:
         def work(connection: Connection) -> None:
             places = _places(_unchanged_row(connection, upload))
+            _check_growth(connection, upload, blob.size_bytes)
             connection.execute(delete(uploads).where(uploads.c.id == upload.id))
             doom(connection, places - {blob.key}, None, now)
             _keep(connection, blob, lost_key, now)
@@ -205,6 +234,29 @@ def _unchanged_row(connection: Connection, upload: Upload) -> str:
     raise UploadBusy(upload.id)
 
 
+def _project_of(connection: Connection, upload_id: str) -> str:
+    project_id: str | None = connection.execute(
+        select(repositories.c.project_id)
+        .join(uploads, uploads.c.repository_id == repositories.c.id)
+        .where(uploads.c.id == upload_id)
+    ).scalar()
+    if project_id is None:
+        raise UploadUnknown(upload_id)
+    return project_id
+
+
+def _check_growth(connection: Connection, upload: Upload, size_bytes: int) -> None:
+    """Raise QuotaExceeded when more came than was reserved, and it does not fit.
+
+    Reserved is what the client announced, unless the quota is younger than the request, or
+    another request of the session let go of what this one had reserved.
+    """
+    query = select(uploads.c.reserved_bytes).where(uploads.c.id == upload.id)
+    reserved: int = connection.execute(query).scalar_one()
+    more_bytes = size_bytes - upload.size_bytes - reserved
+    check_quota(connection, upload.repository.project_id, more_bytes)
+
+
 def _row(connection: Connection, upload_id: str) -> str:
     query = select(uploads.c.parts).where(uploads.c.id == upload_id)
     text: str | None = connection.execute(query).scalar()
@@ -243,4 +295,5 @@ def _upload(row: Row[Any], repository: RepositoryName) -> Upload:
         _parts(row.parts),
         Digest.parse(row.digest) if row.digest else None,
         _places(row.parts),
+        row.quota_bytes is not None,
     )

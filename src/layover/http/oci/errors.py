@@ -23,6 +23,7 @@ from layover.registry.models import (
     ManifestInUse,
     ManifestTooLarge,
     ManifestUnknown,
+    QuotaExceeded,
     RegistryError,
     TagProtected,
     UploadBusy,
@@ -31,9 +32,9 @@ from layover.registry.models import (
     UploadUnknown,
 )
 
-
 # A manifest may name thousands.
 _MAX_MISSING = 100
+
 
 class InvalidRequest(RegistryError):
     """A header or a query parameter is missing or malformed."""
@@ -47,7 +48,6 @@ class Unsupported(RegistryError):
         self.method, self.path, self.allowed = method, path, allowed
 
 
-class ScopeInsufficient(RegistryError):
 class TooManyTags(RegistryError):
     """A manifest is pushed with more tags at once than we take."""
 
@@ -56,6 +56,7 @@ class TooManyTags(RegistryError):
         self.limit = limit
 
 
+class ScopeInsufficient(RegistryError):
     """The registry token was not got for this; the client gets another one."""
 
     def __init__(self, repository: str, action: str) -> None:
@@ -88,15 +89,17 @@ OCI_ERRORS: Mapping[type[LayoverError], OciError] = {
     ManifestTooLarge: OciError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "SIZE_INVALID"),
     ManifestUnknown: OciError(HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN"),
     ProjectUnknown: OciError(HTTPStatus.NOT_FOUND, "NAME_UNKNOWN"),
+    # Clients tell a denial's message and do not try again, as they do after a 413, 429 or 507.
+    QuotaExceeded: OciError(HTTPStatus.FORBIDDEN, "DENIED"),
     RangeUnsatisfiable: OciError(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
     ScopeInsufficient: OciError(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED"),
     StorageFull: OciError(HTTPStatus.INSUFFICIENT_STORAGE, "UNKNOWN"),
     StorageUnavailable: OciError(HTTPStatus.SERVICE_UNAVAILABLE, "UNKNOWN"),
     TagProtected: OciError(HTTPStatus.FORBIDDEN, "DENIED"),
+    TooManyTags: OciError(HTTPStatus.REQUEST_URI_TOO_LONG, "UNSUPPORTED"),
     Unauthenticated: OciError(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED"),
     Unsupported: OciError(HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED"),
     UploadBusy: OciError(HTTPStatus.CONFLICT, "BLOB_UPLOAD_INVALID"),
-    TooManyTags: OciError(HTTPStatus.REQUEST_URI_TOO_LONG, "UNSUPPORTED"),
     UploadOutOfOrder: OciError(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
     UploadTruncated: OciError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID"),
     UploadUnknown: OciError(HTTPStatus.NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),

@@ -53,7 +53,7 @@ class UploadRoutes:
                 return _created(repository, digest)
         elif "digest" in query:
             digest = Digest.parse(query["digest"])
-            await self._uploads.push(repository, digest, content(request))
+            await self._uploads.push(repository, digest, content(request), _length(request))
             return _created(repository, digest)
         upload = await self._uploads.start(repository)
         return _session(HTTPStatus.ACCEPTED, upload)
@@ -64,7 +64,7 @@ class UploadRoutes:
         match request.method:
             case "PATCH":
                 upload = await self._uploads.append(
-                    repository, upload_id, content(request), _first_byte(request)
+                    repository, upload_id, content(request), _first_byte(request), _length(request)
                 )
                 return _session(HTTPStatus.ACCEPTED, upload)
             case "PUT":
@@ -72,7 +72,9 @@ class UploadRoutes:
                     raise InvalidRequest("the digest parameter is missing")
                 digest = Digest.parse(request.query_params["digest"])
                 await self._uploads.finish(
-                    repository, upload_id, digest, content(request), _first_byte(request)
+                    *(repository, upload_id, digest, content(request)),
+                    start=_first_byte(request),
+                    length=_length(request),
                 )
                 return _created(repository, digest)
             case "DELETE":
@@ -81,6 +83,12 @@ class UploadRoutes:
             case _:
                 upload = await self._uploads.find(repository, upload_id)
                 return _session(HTTPStatus.NO_CONTENT, upload)
+
+
+def _length(request: Request) -> int | None:
+    """How many bytes the request brings, None where it does not say."""
+    length = request.headers.get("content-length")
+    return None if length is None else int(length)
 
 
 def _first_byte(request: Request) -> int | None:
