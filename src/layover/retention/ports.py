@@ -41,7 +41,7 @@ class RetentionStore(Protocol):
         ...
 
     async def doomed(self, limit: int) -> list[Doomed]:
-        """Bytes to remove, the oldest first."""
+        """Bytes to remove."""
         ...
 
     async def forget_doomed(self, keys: Collection[str]) -> None:

@@ -16,7 +16,9 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    Table,
     and_,
+    bindparam,
     delete,
     exists,
     func,
@@ -40,6 +42,7 @@ from layover.adapters.sql.retention_rows import (
     visible_manifests,
 )
 from layover.adapters.sql.schema import (
+    EPOCH,
     blobs,
     build_logs,
     builds,
@@ -119,11 +122,7 @@ class SqlRetentionStore:
         return await self._database.write(lambda connection: step(connection, now, limit, []))
 
     async def doomed(self, limit: int) -> list[Doomed]:
-        query = (
-            select(doomed_objects.c.key, doomed_objects.c.digest)
-            .order_by(doomed_objects.c.doomed_at)
-            .limit(limit)
-        )
+        query = select(doomed_objects.c.key, doomed_objects.c.digest).limit(limit)
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [Doomed(row.key, row.digest) for row in rows]
 
@@ -146,7 +145,7 @@ class SqlRetentionStore:
         def work(connection: Connection) -> int:
             old_graves = [tuple(row) for row in connection.execute(graves)]
             old_receipts = list(connection.execute(signed).scalars())
-            connection.execute(delete(tombstones).where(tuple_(*place).in_(old_graves)))
+            _delete_each(connection, tombstones, [column.name for column in place], old_graves)
             connection.execute(delete(receipts).where(receipts.c.build_id.in_(old_receipts)))
             return len(old_graves) + len(old_receipts)
 
@@ -231,7 +230,8 @@ def _ended_retentions() -> Select[Any]:
         retentions.c.build_id,
         retentions.c.ended_at,
         retentions.c.end_reason,
-    ).where(retentions.c.ended_at.is_not(None))
+        # SQLite finds what is in a range by the index, and what is not NULL by looking at all.
+    ).where(retentions.c.ended_at >= EPOCH)
 
 
 def _end_due(connection: Connection, now: datetime, limit: int, _: list[Removal]) -> int:
@@ -281,13 +281,11 @@ def _release_ended(
     bury_all(
         connection, [_grave(ended[row.retention_id], row.repository, row.name) for row in named]
     )
-    place = tuple_(tags.c.repository_id, tags.c.name)
-    connection.execute(
-        delete(tags).where(
-            place.in_([(row.repository_id, row.name) for row in named]),
-            # Moved since, it is another's.
-            tags.c.retention_id.in_(ended),
-        )
+    _delete_each(
+        connection,
+        tags,
+        ("retention_id", "repository_id", "name"),
+        [(row.retention_id, row.repository_id, row.name) for row in named],
     )
     if len(named) == limit:
         return limit
@@ -312,15 +310,11 @@ def _release_manifests(
         .where(retained_manifests.c.retention_id.in_(ended))
         .limit(limit)
     ).all()
-    place = tuple_(
-        retained_manifests.c.retention_id,
-        retained_manifests.c.repository_id,
-        retained_manifests.c.digest,
-    )
-    connection.execute(
-        delete(retained_manifests).where(
-            place.in_([(row.retention_id, row.repository_id, row.digest) for row in retained])
-        )
+    _delete_each(
+        connection,
+        retained_manifests,
+        ("retention_id", "repository_id", "digest"),
+        [(row.retention_id, row.repository_id, row.digest) for row in retained],
     )
     still_there: set[tuple[int, str]] = set()
     for repository_id, digests in _by_repository(retained).items():
@@ -358,6 +352,20 @@ def _forget_builds(connection: Connection, ended: dict[int, Any], removals: list
         Removal(Kind.BUILD, "", row.build_id, 0, _reason(row), row.ended_at) for row in over
     ]
     return True
+
+
+def _delete_each(
+    connection: Connection, table: Table, columns: Sequence[str], keys: Sequence[tuple[Any, ...]]
+) -> None:
+    """Delete rows by their keys, one by one: of a list of pairs SQLite makes a scan."""
+    if keys:
+        connection.execute(
+            delete(table).where(*(table.c[name] == bindparam(f"key_{name}") for name in columns)),
+            [
+                {f"key_{name}": part for name, part in zip(columns, key, strict=True)}
+                for key in keys
+            ],
+        )
 
 
 def _reason(ended: Any) -> str:

@@ -73,14 +73,13 @@ def is_visible(
 
 def is_shown(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     """Whether a link of `repository_blobs` lets its repository's readers see the blob."""
+    # One inside the other: so that the database begins with what names the blob, not with all
+    # that its repository retains.
     named = exists().where(
         manifest_references.c.repository_id == repository_blobs.c.repository_id,
         manifest_references.c.digest == repository_blobs.c.digest,
         manifest_references.c.kind == TO_BLOB,
-        retained_manifests.c.repository_id == manifest_references.c.repository_id,
-        retained_manifests.c.digest == manifest_references.c.manifest_digest,
-        retentions.c.id == retained_manifests.c.retention_id,
-        is_live(now),
+        is_visible(manifest_references.c.repository_id, manifest_references.c.manifest_digest, now),
     )
     return or_(repository_blobs.c.shown_until > now, named)
 
@@ -328,9 +327,9 @@ def check_blobs(
     repository: RepositoryName,
     repository_id: int,
     manifest: Manifest,
+    now: datetime,
     *,
     may_miss: bool,
-    now: datetime,
 ) -> None:
     """Raise ManifestBlobUnknown unless the repository shows the manifest's blobs, or has told a
     client that may push that they are there; they are the manifest's from now on.
@@ -354,6 +353,7 @@ def check_blobs(
             )
         )
         for digest in connection.execute(query).scalars():
+            del missing[digest]
     if may_miss:
         hidden = {
             digest
@@ -365,7 +365,6 @@ def check_blobs(
             ).scalars()
         }
         missing = {digest: missing[digest] for digest in hidden}
-            del missing[digest]
     if missing:
         raise ManifestBlobUnknown(repository, tuple(missing.values()))
     for part in parts(needed):

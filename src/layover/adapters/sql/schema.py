@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import Text as _Text
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Timestamp(TypeDecorator[datetime]):
@@ -31,10 +31,10 @@ class Timestamp(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else (value - _EPOCH) // timedelta(microseconds=1)
+        return None if value is None else (value - EPOCH) // timedelta(microseconds=1)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else _EPOCH + timedelta(microseconds=value)
+        return None if value is None else EPOCH + timedelta(microseconds=value)
 
 
 # Sorted by its bytes, as the distribution spec sorts tags and as SQLite does by itself; PostgreSQL
@@ -190,7 +190,7 @@ manifests = Table(
     Column("leased_until", Timestamp),
     # When the collector looks whether anything retains it; NULL while something does.
     Column("check_at", Timestamp, index=True),
-    Index("ix_manifests_repository_id_subject", "repository_id", "subject"),
+    Index("ix_manifests_repository_id_subject_digest", "repository_id", "subject", "digest"),
 )
 
 # Why content lives, and until when: a build, or the push of one manifest outside of a build.

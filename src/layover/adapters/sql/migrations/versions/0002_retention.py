@@ -72,6 +72,13 @@ def _extend_content() -> None:
         batch.add_column(sa.Column("leased_until", sa.BigInteger(), nullable=True))
         batch.add_column(sa.Column("check_at", sa.BigInteger(), nullable=True))
     op.create_index("ix_manifests_check_at", "manifests", ["check_at"])
+    # Referrers are listed by digest: without it in the index a list reads the whole repository.
+    op.drop_index("ix_manifests_repository_id_subject", "manifests")
+    op.create_index(
+        "ix_manifests_repository_id_subject_digest",
+        "manifests",
+        ["repository_id", "subject", "digest"],
+    )
     op.execute(f"UPDATE manifests SET leased_until = {leased_until}")
     # An upload session of the old kind cannot be gone on with: its client begins again.
     op.execute("DELETE FROM uploads")

@@ -1,0 +1,103 @@
+"""How SQLite finds what is asked for: by an index, whatever else a database holds."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import Engine
+
+from layover.oci.digest import Digest
+from layover.oci.names import Tag
+from layover.registry.manifests import Audience
+from tests.contract.test_collection import BUILD, World
+from tests.stores import REPOSITORY, RETENTION, SIBLING, descriptor, image, opened, push_image
+from tests.stores import put_manifest as put
+
+pytestmark = pytest.mark.anyio
+
+# Tables that grow with what is kept.
+LARGE = (
+    "blobs",
+    "build_logs",
+    "builds",
+    "manifest_references",
+    "manifests",
+    "receipts",
+    "repository_blobs",
+    "retained_manifests",
+    "retentions",
+    "tags",
+    "tombstones",
+)
+SCAN = re.compile(rf"SCAN (?:{'|'.join(LARGE)})\b")
+# All that one repository holds is as much as all.
+WIDE = re.compile(
+    r"SEARCH (?:manifests|manifest_references|repository_blobs|retained_manifests)\b"
+    r".*\(repository_id=\?\)"
+)
+
+
+@contextmanager
+def plans() -> Iterator[dict[str, list[str]]]:
+    """The plan of every statement that is executed meanwhile."""
+    found: dict[str, list[str]] = {}
+
+    def explain(
+        connection: Connection,
+        _cursor: object,
+        statement: str,
+        parameters: Any,
+        _context: object,
+        is_many: bool,
+    ) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")) and statement not in found:
+            driver: Any = connection.connection.driver_connection
+            rows = driver.execute(
+                f"EXPLAIN QUERY PLAN {statement}", parameters[0] if is_many else parameters
+            )
+            found[statement] = [row[3] for row in rows]
+
+    event.listen(Engine, "before_cursor_execute", explain)
+    try:
+        yield found
+    finally:
+        event.remove(Engine, "before_cursor_execute", explain)
+
+
+async def test_what_is_pushed_read_and_collected_is_found_by_an_index(tmp_path: Path) -> None:
+    with opened(tmp_path) as stores:
+        world = World(stores)
+        with plans() as found:
+            body = await push_image(stores, REPOSITORY, b"layer", tag=BUILD, build_id=BUILD)
+            await push_image(stores, REPOSITORY, b"layer", b"other", tag="v1")
+            subject = descriptor("application/vnd.oci.image.manifest.v1+json", body)
+            await put(stores, REPOSITORY, image(subject=subject))
+            for audience in Audience:
+                for reference in (Tag("v1"), Digest.of(body)):
+                    await world.manifests.find(REPOSITORY, reference, audience)
+            for may_push in (True, False):
+                await world.blobs.find(REPOSITORY, Digest.of(b"layer"), may_push=may_push)
+            for source in (REPOSITORY, None):
+                await world.blobs.mount(source, SIBLING, Digest.of(b"layer"))
+            await world.manifests.list_referrers(REPOSITORY, Digest.of(body), None, None)
+            await world.end(BUILD)
+            await world.builds.keep(BUILD, world.clock.now + RETENTION * 2, world.clock.now)
+            world.clock.pass_by(RETENTION)
+            await world.collect()
+            assert not await world.shows(Tag("v1"))
+            for time in (RETENTION, timedelta(days=400)):
+                world.clock.pass_by(time)
+                await world.collect()
+            assert await world.retention.find_receipt(BUILD) is None, "forgotten after a year"
+        assert len(found) > 50
+        bad = {
+            statement: plan
+            for statement, plan in found.items()
+            if any(SCAN.search(line) or WIDE.search(line) for line in plan)
+        }
+        assert bad == {}
