@@ -11,6 +11,12 @@ from tests.objects import S3Server
 from tests.postgres import Postgres
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-pair", action="store_true", help="run every test on both pairs of stores"
+    )
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

@@ -13,6 +13,7 @@ import pytest
 from tests.e2e import processes
 from tests.e2e.certificates import Certificates, make_certificates
 from tests.e2e.engines import DockerEngine, Podman, Skopeo
+from tests.e2e.pairs import REPLICATED, Storage, pairs_of, storage_of
 from tests.e2e.server import LayoverServer
 
 
@@ -36,17 +37,48 @@ def short_tmp() -> Iterator[Path]:
     processes.remove(folder)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "pairs(*names): the pairs of stores that it runs on")
+    config.addinivalue_line("markers", "embedded_only: it looks into the data folder")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "pair" in metafunc.fixturenames:
+        every = metafunc.config.getoption("--every-pair")
+        pairs = pairs_of(metafunc.definition, every=every)
+        metafunc.parametrize("pair", pairs, indirect=True, scope="session")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # One pair behind the other: the shared server is started once for each.
+    items.sort(key=_is_replicated)
+
+
+def _is_replicated(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("pair") == REPLICATED
+
+
 @pytest.fixture(scope="session")
-def server(short_tmp: Path) -> Iterator[LayoverServer]:
+def pair(request: pytest.FixtureRequest) -> str:
+    """The pair of stores that a test's servers run on."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def server(short_tmp: Path, pair: str, request: pytest.FixtureRequest) -> Iterator[LayoverServer]:
     """The server that most tests share."""
-    server = LayoverServer(short_tmp / "server")
-    try:
-        server.start()
-        # Asked for once here, so that every later command has it in its environment.
-        assert server.project_id
-        yield server
-    finally:
-        server.remove()
+    with storage_of(pair, request) as storage:
+        server = LayoverServer(short_tmp / pair, storage=storage)
+        try:
+            server.start()
+            # Asked for once here, so that every later command has it in its environment.
+            assert server.project_id
+            yield server
+        finally:
+            server.remove()
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +115,14 @@ def own_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def start_server(own_folder: Path) -> Iterator[ServerFactory]:
+def storage(pair: str, request: pytest.FixtureRequest) -> Iterator[Storage]:
+    """What the servers of a test's own share, but for the embedded pair's, which share nothing."""
+    with storage_of(pair, request) as storage:
+        yield storage
+
+
+@pytest.fixture
+def start_server(own_folder: Path, storage: Storage) -> Iterator[ServerFactory]:
     """Start servers of a test's own: with settings, with TLS, on a data folder of its choice."""
     started: list[LayoverServer] = []
 
@@ -98,6 +137,7 @@ def start_server(own_folder: Path) -> Iterator[ServerFactory]:
             data_folder=data_folder,
             certificates=certificates,
             settings=settings,
+            storage=storage,
         )
         started.append(server)
         server.start()

@@ -5,19 +5,24 @@ import hashlib
 import http.client
 import json
 import socket
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+from sqlalchemy import insert
+
+from layover.adapters.sql.database import insert_or_ignore
+from layover.adapters.sql.schema import builds, organizations, projects, tokens
 from tests.e2e.server import LayoverServer, Response
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+
+_RETENTION_SECONDS = 7 * 24 * 60 * 60
 
 Headers = Mapping[str, str]
 
@@ -115,6 +120,16 @@ class Registry:
         return body
 
 
+def begin_chunked(registry: Registry, method: str, path: str) -> http.client.HTTPConnection:
+    """Send a request up to its body, whose length is not said; chunks are the caller's to frame."""
+    connection = registry.server.connect()
+    connection.putrequest(method, path)
+    for name, value in {**registry.credentials, "Transfer-Encoding": "chunked"}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    return connection
+
+
 def location(response: Response) -> str:
     """The path, with its query, that a response leads to."""
     parts = urlsplit(response.headers["Location"])
@@ -167,8 +182,7 @@ def add_tenant(
     Nothing on the wire makes projects yet; the server reads what another process wrote.
     """
     now = datetime.now(UTC)
-    stamp = (int(now.timestamp()) - 60) * 1_000_000
-    end = int((now + timedelta(hours=1)).timestamp()) * 1_000_000
+    created_at, expires_at = now - timedelta(minutes=1), now + timedelta(hours=1)
     tenant = Tenant(
         project_id=name,
         user=f"layover_user_{name}",
@@ -178,41 +192,65 @@ def add_tenant(
         build_id=f"build{name}",
     )
     organization = organization_id or f"organization-{name}"
-    build_tags = " ".join([f"{name}:{tenant.build_id}", *tags])
-    bindings: dict[str, tuple[str | None, str | None, str | None]] = {
-        "user": (None, None, None),
-        "project": (name, None, None),
-        "pull": (name, None, None),
-        "build": (name, tenant.build_id, build_tags),
+    bindings: dict[str, dict[str, str]] = {
+        "user": {},
+        "project": {"project_id": name},
+        "pull": {"project_id": name},
+        "build": {
+            "project_id": name,
+            "build_id": tenant.build_id,
+            "tags": " ".join([f"{name}:{tenant.build_id}", *tags]),
+        },
     }
-    with sqlite3.connect(server.data_folder / "layover.db", timeout=30) as database:
-        database.execute(
-            "INSERT OR IGNORE INTO organizations (id, name, created_at) VALUES (?, ?, ?)",
-            (organization, organization, stamp),
+    with server.transaction() as connection:
+        insert_or_ignore(
+            connection,
+            organizations,
+            id=organization,
+            name=organization,
+            created_at=created_at,
         )
-        database.execute(
-            "INSERT INTO projects (id, organization_id, name, created_at) VALUES (?, ?, ?, ?)",
-            (name, organization, name, stamp),
+        connection.execute(
+            insert(projects).values(
+                id=name,
+                organization_id=organization,
+                name=name,
+                created_at=created_at,
+                retention_seconds=_RETENTION_SECONDS,
+                max_retention_seconds=_RETENTION_SECONDS,
+                extends_on_pull=False,
+            )
         )
         # Heard of until its token ends, so that it lives as long.
-        database.execute(
-            "INSERT INTO builds (id, project_id, status, command, save, options, created_at,"
-            " seen_at, step_count, log_size_bytes)"
-            " VALUES (?, ?, 'running', 'build', TRUE, '[]', ?, ?, 0, 0)",
-            (tenant.build_id, name, stamp, end),
-        )
-        for kind, (project_id, build_id, own_tags) in bindings.items():
-            secret: str = getattr(tenant, kind)
-            database.execute(
-                "INSERT INTO tokens (id, kind, secret_hash, organization_id, project_id,"
-                " build_id, tags, description, created_at, expires_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, '', ?, ?)",
-                (
-                    *(f"{kind}-{name}", kind, hashlib.sha256(secret.encode()).digest()),
-                    *(organization, project_id, build_id, own_tags, stamp, end),
-                ),
+        connection.execute(
+            insert(builds).values(
+                id=tenant.build_id,
+                project_id=name,
+                status="running",
+                command="build",
+                save=True,
+                retention_seconds=_RETENTION_SECONDS,
+                options="[]",
+                created_at=created_at,
+                seen_at=expires_at,
+                step_count=0,
+                log_size_bytes=0,
             )
-    database.close()
+        )
+        for kind, bound in bindings.items():
+            secret: str = getattr(tenant, kind)
+            connection.execute(
+                insert(tokens).values(
+                    id=f"{kind}-{name}",
+                    kind=kind,
+                    secret_hash=hashlib.sha256(secret.encode()).digest(),
+                    organization_id=organization,
+                    description="",
+                    created_at=created_at,
+                    expires_at=expires_at,
+                    **bound,
+                )
+            )
     return tenant
 
 

@@ -5,16 +5,20 @@ import contextlib
 import http.client
 import json
 import signal
-import sqlite3
 import ssl
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection, select
+
+from layover.adapters.sql.database import Database
+from layover.adapters.sql.schema import blobs
 from tests.e2e import processes
 from tests.e2e.certificates import Certificates
+from tests.e2e.pairs import Storage
 from tests.e2e.processes import ROOT, Background, environment, run
 
 LAYOVER = ROOT / ".venv" / "bin" / "layover"
@@ -51,8 +55,11 @@ class LayoverServer:
         data_folder: Path | None = None,
         certificates: Certificates | None = None,
         settings: Mapping[str, str] | None = None,
+        storage: Storage | None = None,
     ) -> None:
         """Prepare a server, not started yet; `settings` are LAYOVER_* variables without prefix."""
+        storage = storage or Storage()
+        settings = {**storage.settings, **(settings or {})}
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.data_folder = data_folder or folder / "data"
@@ -60,8 +67,12 @@ class LayoverServer:
         self.port = processes.free_port()
         self.host = f"127.0.0.1:{self.port}"
         self.url = f"{'https' if certificates else 'http'}://{self.host}"
+        self.database_url = settings.get("DATABASE_URL") or (
+            f"sqlite:///{self.data_folder / 'layover.db'}"
+        )
+        self.blob_folder = storage.blob_folder or self.data_folder / "blobs"
         self.env = environment(
-            folder, **{f"LAYOVER_{name}": value for name, value in (settings or {}).items()}
+            folder, **{f"LAYOVER_{name}": value for name, value in settings.items()}
         )
         self._process: Background | None = None
         self._project_id: str | None = None
@@ -116,12 +127,23 @@ class LayoverServer:
     def token(self) -> str:
         return (self.data_folder / "admin-token").read_text().strip()
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Write into the server's database behind its back, as another replica does."""
+        database = Database(self.database_url)
+        try:
+            with database.engine.begin() as connection:
+                yield connection
+        finally:
+            database.close()
+
     def blob_paths(self, digest: str | None = None) -> set[Path]:
         """The files of the blobs that the server has, or of one; what else lies there is none."""
-        query = "SELECT key FROM blobs WHERE digest = ?1 OR ?1 IS NULL"
-        with contextlib.closing(sqlite3.connect(self.data_folder / "layover.db")) as database:
-            rows = database.execute(query, (digest,)).fetchall()
-        return {self.data_folder / "blobs" / key for (key,) in rows}
+        query = select(blobs.c.key)
+        if digest is not None:
+            query = query.where(blobs.c.digest == digest)
+        with self.transaction() as connection:
+            return {self.blob_folder / key for key in connection.scalars(query)}
 
     @property
     def project_id(self) -> str:

@@ -8,7 +8,10 @@ import pytest
 
 from tests.e2e.engines import DockerEngine, Skopeo
 from tests.e2e.images import MIB, OciLayout, busybox_context
+from tests.e2e.pairs import EMBEDDED, REPLICATED
 from tests.e2e.server import LayoverServer, SavedBuild
+
+pytestmark = pytest.mark.pairs(EMBEDDED, REPLICATED)
 
 PROVENANCE = "https://slsa.dev/provenance/"
 IN_TOTO = "https://in-toto.io/Statement/v0.1"

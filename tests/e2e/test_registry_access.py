@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tests.e2e.pairs import EMBEDDED, REPLICATED
 from tests.e2e.registry import (
     Headers,
     Registry,
@@ -19,6 +20,8 @@ from tests.e2e.registry import (
     location,
 )
 from tests.e2e.server import LayoverServer, Response
+
+pytestmark = pytest.mark.pairs(EMBEDDED, REPLICATED)
 
 _numbers = count()
 

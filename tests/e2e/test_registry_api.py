@@ -4,6 +4,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.e2e.pairs import EMBEDDED, REPLICATED
 from tests.e2e.registry import (
     LAYER_TYPE,
     OCI_INDEX,
@@ -18,6 +19,8 @@ from tests.e2e.registry import (
     raw,
 )
 from tests.e2e.server import LayoverServer
+
+pytestmark = pytest.mark.pairs(EMBEDDED, REPLICATED)
 
 LARGE = bytes(range(256)) * 8192  # 2 MiB: more than a block
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.pairs import EMBEDDED, REPLICATED
 from tests.e2e.registry import (
     CONFIG_TYPE,
     LAYER_TYPE,
@@ -19,6 +20,8 @@ from tests.e2e.registry import (
     raw,
 )
 from tests.e2e.server import LayoverServer
+
+pytestmark = pytest.mark.pairs(EMBEDDED, REPLICATED)
 
 ZEROS = "sha256:" + "0" * 64
 

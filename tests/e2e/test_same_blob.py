@@ -4,10 +4,15 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import ServerFactory
 from tests.e2e.engines import Skopeo
 from tests.e2e.images import MIB, OciLayout
+from tests.e2e.pairs import EMBEDDED, REPLICATED
 from tests.e2e.processes import wait_until
+
+pytestmark = pytest.mark.pairs(EMBEDDED, REPLICATED)
 
 
 def test_pushes_of_the_same_blob_at_once_all_succeed_and_it_is_stored_once(
@@ -35,7 +40,7 @@ def test_pushes_of_the_same_blob_at_once_all_succeed_and_it_is_stored_once(
         assert (head.status, head.headers["Content-Length"]) == (200, str(96 * MIB))
 
     def is_stored_once() -> bool:
-        files = (server.data_folder / "blobs" / "data").glob("*/*")
+        files = (server.blob_folder / "data").glob("*/*")
         return [path for path in files if path.stat().st_size == 96 * MIB] == [
             *server.blob_paths(digest)
         ]
