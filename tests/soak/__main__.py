@@ -1,19 +1,16 @@
 """`python -m tests.soak`: run a workload against servers of its own; end with 1 on any error."""
 
 import argparse
-import asyncio
+import math
 import random
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from tests.soak.client import RegistryClient
-from tests.soak.cluster import Cluster, embedded, scaled
-from tests.soak.journal import Journal
-from tests.soak.run import WORKLOADS, Plan, Run
+from tests.soak.run import WORKLOADS, Plan
+from tests.soak.soak import PAIRS, soak
 
 # No shorter than a push takes on a machine that has more to do.
 _GRACE_SECONDS = 10
@@ -21,57 +18,31 @@ _GRACE_SECONDS = 10
 
 def main() -> int:
     arguments = _parse()
-    folder = Path(tempfile.mkdtemp(prefix="layover-soak-", dir="/tmp"))
-    journal = Journal(arguments.log or folder / "soak.jsonl")
-    print(f"seed {arguments.seed}, log in {journal.path}", flush=True)
+    # Whoever ends the run early leaves no server behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = Plan(
         WORKLOADS[arguments.workload],
         seed=arguments.seed,
         clients=arguments.clients,
         grace=arguments.grace,
-        reaper_interval=1,
-        events=arguments.events or float("inf"),
-        seconds=arguments.minutes * 60 if arguments.minutes else float("inf"),
+        retentions=arguments.retentions,
+        events=arguments.events or math.inf,
+        seconds=arguments.minutes * 60 if arguments.minutes else math.inf,
         kill_every=arguments.kill_every,
+        kills=arguments.kills or math.inf,
     )
-    settings = {
-        "REAPER_INTERVAL": "1s",
-        "GC_GRACE": f"{arguments.grace}s",
-        "UPLOAD_LIFETIME": f"{arguments.grace}s",
-        "LOG_FORMAT": "json",
-    }
-    # Whoever ends the run early leaves no server behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    opened = (
-        embedded(folder, settings)
-        if arguments.pair == "embedded"
-        else scaled(folder, settings, arguments.replicas)
-    )
-    with opened as cluster:
-        run = asyncio.run(_run(plan, cluster, journal, arguments.retentions))
-    journal.close()
-    print(journal.report())
-    print(run.samples.report())
-    failed = bool(journal.errors) or run.samples.memory_grows()
-    if not failed:
-        shutil.rmtree(folder)
-    return 1 if failed else 0
-
-
-async def _run(plan: Plan, cluster: Cluster, journal: Journal, retentions: Sequence[float]) -> Run:
-    places = cluster.add_places(retentions)
-    async with RegistryClient(
-        cluster.urls, cluster.token, journal, replicas_die=plan.kill_every is not None
-    ) as client:
-        run = Run(plan, cluster, client, journal)
-        await run.go(places)
-    return run
+    folder = Path(tempfile.mkdtemp(prefix="layover-soak-", dir="/tmp"))
+    if soak(plan, folder, arguments.pair, arguments.replicas):
+        print(f"failed; see {folder}")
+        return 1
+    shutil.rmtree(folder)
+    return 0
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--workload", choices=WORKLOADS, default="mixed")
-    parser.add_argument("--pair", choices=("embedded", "scaled"), default="embedded")
+    parser.add_argument("--pair", choices=PAIRS, default="embedded")
     parser.add_argument("--replicas", type=int, default=3, help="of the scaled pair")
     parser.add_argument("--events", type=int, help="end after so many")
     parser.add_argument("--minutes", type=float, help="end after so long")
@@ -88,8 +59,13 @@ def _parse() -> argparse.Namespace:
         metavar="SECONDS,...",
         help="a project for each, beside one where what is pushed stays",
     )
-    parser.add_argument("--log", type=Path, help="where the events are written to")
-    return parser.parse_args()
+    parser.add_argument("--kills", type=int, help="end after so many")
+    arguments = parser.parse_args()
+    if not (arguments.events or arguments.minutes or arguments.kills):
+        parser.error("say when it ends: --events, --minutes or --kills")
+    if arguments.kills and not arguments.kill_every:
+        arguments.kill_every = 1.0
+    return arguments
 
 
 def _retentions(text: str) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from protobuf import Oneof
 
 from layover.client.api import Client as BuildApi
-from layover.client.errors import NotFound, ServerUnreachable
+from layover.client.errors import NotFound
 from layover.rpc.depot.cli.v1 import build_pb
 from tests.soak import content
 from tests.soak.client import Answer, RegistryClient
@@ -129,22 +129,22 @@ class Actor:
             if not _says(answer, child.life, f"HEAD of child {child.manifest.digest}"):
                 asked = time.time()
                 await self._push_blobs(unit, child.manifest, token)
-                if not self._is_in_time(asked):
+                if not self._is_in_time(unit, asked):
                     return
                 await self._put(unit, child, child.manifest.digest, token)
         await self._push_blobs(unit, unit.top.manifest, token)
-        if not self._is_in_time(started):
+        if not self._is_in_time(unit, started):
             return
         await self._put(unit, unit.top, unit.tag, token)
         if unit not in self._ledger.units:
             self._ledger.units.append(unit)
 
-    def _is_in_time(self, asked: float) -> bool:
-        """Whether what the server said since then still counts, and a moment longer.
+    def _is_in_time(self, unit: Unit, asked: float) -> bool:
+        """Whether what the server said and took since then still counts, and a moment longer.
 
         A push that is not goes no further: its failure would be right, and its success too.
         """
-        if time.time() - asked < self._grace * 0.6:
+        if time.time() - asked < 0.6 * min(self._grace, unit.retention):
             return True
         self._journal.note("pushes as slow as the grace time")
         return False
@@ -341,7 +341,7 @@ class Actor:
         node = Node(self._image(subject=unit.top.manifest), kept_by=[unit.top])
         asked = time.time()
         await self._push_blobs(unit, node.manifest, None)
-        if not self._is_in_time(asked):
+        if not self._is_in_time(unit, asked):
             return
         answer = await self._client.ask(
             "PUT",
@@ -386,7 +386,10 @@ class Actor:
 
     async def save_build(self, place: Place, api: BuildApi) -> Unit:
         """Save what a build made under its ID, and end it: from then on its time runs."""
-        created = await self._create_build(place, api)
+        # A first try that got through leaves a build that ends by itself.
+        options = [build_pb.BuildOptions(save=True)]
+        asked = build_pb.CreateBuildRequest(project_id=place.project_id, options=options)
+        created = await self._client.call(lambda: api.create_build(asked))
         unit = self.new_unit(place)
         unit.repository, unit.tag = place.project_id, created.build_id
         unit.build_id = created.build_id
@@ -396,7 +399,8 @@ class Actor:
         success: Oneof[Literal["success"], build_pb.FinishBuildRequest.Success]
         success = Oneof("success", build_pb.FinishBuildRequest.Success())
         request.result = success
-        await api.with_token(created.build_token).finish_build(request)
+        own = api.with_token(created.build_token)
+        await self._client.call(lambda: own.finish_build(request))
         ended = time.time()
         for node in unit.nodes:
             if node.own.shows_until == math.inf:
@@ -404,42 +408,18 @@ class Actor:
                 node.own.renew(began, ended, unit.retention)
         return unit
 
-    async def _create_build(self, place: Place, api: BuildApi) -> build_pb.CreateBuildResponse:
-        request = build_pb.CreateBuildRequest(
-            project_id=place.project_id, options=[build_pb.BuildOptions(save=True)]
-        )
-        for pause in (0.2, 0.5, 1, 2, 4):
-            try:
-                return await api.create_build(request)
-            except ServerUnreachable:
-                # A first try that got through leaves a build that ends by itself.
-                if not self._client.replicas_die:
-                    raise
-                await asyncio.sleep(pause)
-        return await api.create_build(request)
-
     async def delete_build(self, unit: Unit, api: BuildApi) -> None:
         """Delete a build: all of it goes at once."""
         assert unit.build_id is not None
-        began = time.time()
+        build_id, began = unit.build_id, time.time()
         try:
-            await self._delete_build(unit.build_id, api)
+            await self._client.call(lambda: api.delete_build(build_id))
         except NotFound:
             if unit.top.life.shown(began, time.time()) and not self._client.replicas_die:
                 raise Violation(f"build {unit.build_id} is not there to be deleted") from None
         ended = time.time()
         for node in unit.nodes:
             node.own.end(began, ended)
-
-    async def _delete_build(self, build_id: str, api: BuildApi) -> None:
-        for pause in (0.2, 0.5, 1, 2, 4):
-            try:
-                return await api.delete_build(build_id)
-            except ServerUnreachable:
-                if not self._client.replicas_die:
-                    raise
-                await asyncio.sleep(pause)
-        return await api.delete_build(build_id)
 
 
 async def _pieces(body: bytes, size: int) -> AsyncIterator[bytes]:

@@ -6,11 +6,12 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
 from pyqwest import Client, HTTPTransport, ReadError, RemoteProtocolError, WriteError
 
+from layover.client.errors import ServerUnreachable
 from tests.soak.journal import Journal, Lost, Violation
 
 _TIMEOUT_SECONDS = 60
@@ -44,6 +45,9 @@ class Answer:
         return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
+Result = TypeVar("Result")
+
+
 class RegistryClient:
     """Speaks to the replicas in turn. Shared by all actors; close it, or use it as a context."""
 
@@ -51,7 +55,7 @@ class RegistryClient:
         self, urls: Sequence[str], token: str, journal: Journal, *, replicas_die: bool = False
     ) -> None:
         """`replicas_die` says that servers are killed on purpose: requests may be lost."""
-        self._urls = itertools.cycle(urls)
+        self._urls, self._replicas = itertools.cycle(urls), len(urls)
         self._journal = journal
         self._headers = {"authorization": f"Bearer {token}"}
         self.replicas_die = replicas_die
@@ -83,7 +87,26 @@ class RegistryClient:
         token: str | None = None,
     ) -> Answer:
         """Send one request. Raises Lost."""
-        url = next(self._urls)
+        for left in reversed(range(self._replicas)):
+            url = next(self._urls)
+            try:
+                return await self._once(url, method, path, body, headers, keep_body, token)
+            except ConnectionError as error:
+                # Nothing was sent: a load balancer takes the next one.
+                if not left or not isinstance(body, bytes | None):
+                    raise Lost(f"{method} {url}{path}: {error!r}") from error
+        raise AssertionError("there is a replica at least")
+
+    async def _once(
+        self,
+        url: str,
+        method: str,
+        path: str,
+        body: bytes | AsyncIterator[bytes] | None,
+        headers: Mapping[str, str] | None,
+        keep_body: bool,
+        token: str | None,
+    ) -> Answer:
         began = time.time()
         sent = {**self._headers, **(headers or {})}
         if token is not None:
@@ -97,6 +120,9 @@ class RegistryClient:
                     hash_.update(piece)
                     if keep_body or status >= 300:
                         kept += piece
+        except ConnectionError:
+            status = "lost: not reached"
+            raise
         except _LOST as error:
             status = f"lost: {type(error).__name__}"
             raise Lost(f"{method} {url}{path}: {error!r}") from error
@@ -148,6 +174,17 @@ class RegistryClient:
             return answer
         said = f"{what}: {answer.status} instead of {expected}: {answer.body[:300]!r}"
         raise Lost(said) if self.replicas_die and answer.status in _AGAIN else Violation(said)
+
+    async def call(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Make a call of the API, again where a replica was killed under it."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await work()
+            except ServerUnreachable:
+                if not self.replicas_die:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS * (attempt + 1))
+        return await work()
 
     async def again(self, work: Callable[[], Awaitable[None]], what: str) -> None:
         """Do work of several requests, from its start where a killed replica broke it off."""

@@ -40,7 +40,7 @@ class Cluster:
 
     def __init__(self, servers: Sequence[LayoverServer], database_url: str, blobs: Path) -> None:
         """`blobs` is the folder in which the blobs' bytes lie in the end, whoever keeps them."""
-        self.servers = servers
+        self.servers, self.kills = servers, 0
         self._database_url, self._blobs = database_url, blobs
 
     @property
@@ -112,6 +112,7 @@ class Cluster:
             await asyncio.sleep(random_.uniform(0.5, 1.5) * every)
             server = random_.choice(list(self.servers))
             await asyncio.to_thread(server.kill)
+            self.kills += 1
             await asyncio.sleep(random_.uniform(0, 1))
             # Not left half-way: whoever cancels wants all of them to be there.
             await asyncio.shield(asyncio.to_thread(server.start))

@@ -70,10 +70,15 @@ class Plan:
     workload: Workload
     seed: int
     clients: int
-    grace: float
-    reaper_interval: float
+    grace: int
+    """How long leases last, in seconds."""
+    retentions: tuple[float, ...]
+    """A project for each of these seconds, beside one where what is pushed stays."""
+    reaper_interval: int = 1
+    # Whichever comes first ends it.
     events: float = math.inf
     seconds: float = math.inf
+    kills: float = math.inf
     kill_every: float | None = None
 
 
@@ -93,9 +98,12 @@ class Samples:
         return "\n".join(lines)
 
     def memory_grows(self) -> bool:
-        """Whether the last quarter took clearly more than the second one."""
+        """Whether the last quarter took clearly more than the second one.
+
+        A server takes its first minute to have everything that it needs.
+        """
         parts = _quarters(self.memory)
-        return len(parts) == 4 and _median(parts[3]) > 1.2 * _median(parts[1]) + 16 * MIB
+        return len(self.memory) > 240 and _median(parts[3]) > 1.2 * _median(parts[1]) + 16 * MIB
 
 
 def _quarters(values: list[int]) -> list[list[int]]:
@@ -125,7 +133,11 @@ class Run:
 
     @property
     def is_over(self) -> bool:
-        return time.time() > self._ends_at or self.journal.event_count >= self.plan.events
+        return (
+            time.time() > self._ends_at
+            or self.journal.event_count >= self.plan.events
+            or self.cluster.kills >= self.plan.kills
+        )
 
     # -- The events -------------------------------------------------------------------------------
 
@@ -219,7 +231,8 @@ class Run:
                 if actor.random.random() < 0.7:
                     self.ledger.bury(unit)
             case "mount":
-                await actor.mount(unit, actor.random.choice(places).repositories[1])
+                # Where nobody looks for what is gone: there it shows for a while.
+                await actor.mount(unit, f"{actor.random.choice(places).project_id}/mounts")
             case "delete":
                 await actor.delete(unit)
             case "delete a child":
