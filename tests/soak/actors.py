@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 from protobuf import Oneof
 
-from layover.client.api import Client as BuildApi
 from layover.client.errors import NotFound
 from layover.rpc.depot.cli.v1 import build_pb
 from tests.soak import content
@@ -384,12 +383,12 @@ class Actor:
 
     # -- Builds -----------------------------------------------------------------------------------
 
-    async def save_build(self, place: Place, api: BuildApi) -> Unit:
+    async def save_build(self, place: Place) -> Unit:
         """Save what a build made under its ID, and end it: from then on its time runs."""
         # A first try that got through leaves a build that ends by itself.
         options = [build_pb.BuildOptions(save=True)]
         asked = build_pb.CreateBuildRequest(project_id=place.project_id, options=options)
-        created = await self._client.call(lambda: api.create_build(asked))
+        created = await self._client.call(lambda api: api.create_build(asked))
         unit = self.new_unit(place)
         unit.repository, unit.tag = place.project_id, created.build_id
         unit.build_id = created.build_id
@@ -399,8 +398,8 @@ class Actor:
         success: Oneof[Literal["success"], build_pb.FinishBuildRequest.Success]
         success = Oneof("success", build_pb.FinishBuildRequest.Success())
         request.result = success
-        own = api.with_token(created.build_token)
-        await self._client.call(lambda: own.finish_build(request))
+        token = created.build_token
+        await self._client.call(lambda api: api.with_token(token).finish_build(request))
         ended = time.time()
         for node in unit.nodes:
             if node.own.shows_until == math.inf:
@@ -408,12 +407,12 @@ class Actor:
                 node.own.renew(began, ended, unit.retention)
         return unit
 
-    async def delete_build(self, unit: Unit, api: BuildApi) -> None:
+    async def delete_build(self, unit: Unit) -> None:
         """Delete a build: all of it goes at once."""
         assert unit.build_id is not None
         build_id, began = unit.build_id, time.time()
         try:
-            await self._client.call(lambda: api.delete_build(build_id))
+            await self._client.call(lambda api: api.delete_build(build_id))
         except NotFound:
             if unit.top.life.shown(began, time.time()) and not self._client.replicas_die:
                 raise Violation(f"build {unit.build_id} is not there to be deleted") from None

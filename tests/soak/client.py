@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from pyqwest import Client, HTTPTransport, ReadError, RemoteProtocolError, WriteError
 
+from layover.client.address import Server
+from layover.client.api import Client as BuildApi
 from layover.client.errors import ServerUnreachable
 from tests.soak.journal import Journal, Lost, Violation
 
@@ -69,12 +71,16 @@ class RegistryClient:
             enable_otel=False,
         )
         self._http = Client(self._transport)
+        self._opened = [BuildApi(Server(url, token)) for url in urls]
+        self._apis = itertools.cycle(self._opened)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._transport.aclose()
+        for api in self._opened:
+            await api.close()
 
     async def once(
         self,
@@ -175,16 +181,16 @@ class RegistryClient:
         said = f"{what}: {answer.status} instead of {expected}: {answer.body[:300]!r}"
         raise Lost(said) if self.replicas_die and answer.status in _AGAIN else Violation(said)
 
-    async def call(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        """Make a call of the API, again where a replica was killed under it."""
+    async def call(self, work: Callable[[BuildApi], Awaitable[Result]]) -> Result:
+        """Make a call of the API, to another replica where one was killed under it."""
         for attempt in range(_ATTEMPTS):
             try:
-                return await work()
-            except ServerUnreachable:
+                return await work(next(self._apis))
+            except ServerUnreachable as error:
                 if not self.replicas_die:
-                    raise
+                    raise Lost(str(error)) from error
                 await asyncio.sleep(_PAUSE_SECONDS * (attempt + 1))
-        return await work()
+        raise Lost(f"a call of the API: {_ATTEMPTS} tries")
 
     async def again(self, work: Callable[[], Awaitable[None]], what: str) -> None:
         """Do work of several requests, from its start where a killed replica broke it off."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ class Cluster:
     def __init__(self, servers: Sequence[LayoverServer], database_url: str, blobs: Path) -> None:
         """`blobs` is the folder in which the blobs' bytes lie in the end, whoever keeps them."""
         self.servers, self.kills = servers, 0
+        self._killing: asyncio.Task[None] | None = None
         self._database_url, self._blobs = database_url, blobs
 
     @property
@@ -110,12 +112,23 @@ class Cluster:
         """Kill a server at random moments, and start it again, until canceled."""
         while True:
             await asyncio.sleep(random_.uniform(0.5, 1.5) * every)
-            server = random_.choice(list(self.servers))
-            await asyncio.to_thread(server.kill)
-            self.kills += 1
-            await asyncio.sleep(random_.uniform(0, 1))
-            # Not left half-way: whoever cancels wants all of them to be there.
-            await asyncio.shield(asyncio.to_thread(server.start))
+            server, pause = random_.choice(list(self.servers)), random_.uniform(0, 1)
+            self._killing = asyncio.create_task(
+                asyncio.to_thread(self._kill_and_start, server, pause)
+            )
+            # Not left half-way.
+            await asyncio.shield(self._killing)
+
+    def _kill_and_start(self, server: LayoverServer, pause: float) -> None:
+        server.kill()
+        self.kills += 1
+        time.sleep(pause)
+        server.start()
+
+    async def all_started(self) -> None:
+        """Wait for the server that was killed last."""
+        if self._killing is not None:
+            await self._killing
 
 
 def _repositories(project_id: str) -> tuple[str, ...]:

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from layover.client.address import Server
-from layover.client.api import Client as BuildApi
 from tests.soak.actors import Actor, Place, Sizes
 from tests.soak.client import RegistryClient
 from tests.soak.cluster import Cluster
@@ -150,37 +148,32 @@ class Run:
         actors = [self._actor(number) for number in range(self.plan.clients)]
         try:
             async with asyncio.TaskGroup() as group:
-                for number, actor in enumerate(actors):
-                    # Each tells another replica of builds.
-                    url = self.cluster.urls[number % len(self.cluster.urls)]
-                    group.create_task(self._act(actor, url, places))
+                for actor in actors:
+                    group.create_task(self._act(actor, places))
         finally:
             for task in side:
                 task.cancel()
             await asyncio.gather(*side, return_exceptions=True)
-        for server in self.cluster.servers:
-            if not server.process.is_running:
-                await asyncio.to_thread(server.start)
+        await self.cluster.all_started()
         await self._look_at_the_end(self._actor(len(actors)))
 
     def _actor(self, number: int) -> Actor:
         name = f"{self.plan.seed}/{number}"
         return Actor(name, self.client, self.ledger, self.journal, self.sizes, self.plan.grace)
 
-    async def _act(self, actor: Actor, url: str, places: list[Place]) -> None:
+    async def _act(self, actor: Actor, places: list[Place]) -> None:
         kinds, weights = zip(*self.plan.workload.weights.items(), strict=True)
-        async with BuildApi(Server(url, self.cluster.token)) as api:
-            while not self.is_over:
-                (kind,) = actor.random.choices(kinds, weights)
-                if not await self._do(kind, actor, api, places):
-                    # Nothing to do it to yet.
-                    await self._push(actor, places)
+        while not self.is_over:
+            (kind,) = actor.random.choices(kinds, weights)
+            if not await self._do(kind, actor, places):
+                # Nothing to do it to yet.
+                await self._push(actor, places)
 
     async def _push(self, actor: Actor, places: list[Place]) -> None:
         kept = sum(1 for unit in self.ledger.units if unit.retention == math.inf)
         allowed = [place for place in places if place.retention < math.inf or kept < _MOST_KEPT]
         if not allowed:
-            if not await self._do("delete", actor, None, places):
+            if not await self._do("delete", actor, places):
                 await asyncio.sleep(0.05)
             return
         unit = actor.new_unit(actor.random.choice(allowed))
@@ -188,7 +181,7 @@ class Run:
             with self.journal.event("push", **_facts(unit)):
                 await actor.push(unit)
 
-    async def _do(self, kind: str, actor: Actor, api: BuildApi | None, places: list[Place]) -> bool:
+    async def _do(self, kind: str, actor: Actor, places: list[Place]) -> bool:
         """Do an event of that kind; False when there is nothing to do it to."""
         if kind == "push":
             await self._push(actor, places)
@@ -198,9 +191,8 @@ class Run:
                 await actor.abandon(actor.random.choice(places).repositories[0])
             return True
         if kind == "save a build":
-            assert api is not None
             with self.journal.event(kind):
-                await actor.save_build(actor.random.choice(places), api)
+                await actor.save_build(actor.random.choice(places))
             return True
         unit = self._choose(actor, _SUITABLE[kind])
         if unit is None:
@@ -209,12 +201,10 @@ class Run:
             if not _SUITABLE[kind](unit):
                 return False
             with self.journal.event(kind, **_facts(unit)):
-                await self._do_to(kind, unit, actor, api, places)
+                await self._do_to(kind, unit, actor, places)
         return True
 
-    async def _do_to(
-        self, kind: str, unit: Unit, actor: Actor, api: BuildApi | None, places: list[Place]
-    ) -> None:
+    async def _do_to(self, kind: str, unit: Unit, actor: Actor, places: list[Place]) -> None:
         match kind:
             case "push again":
                 await actor.push(unit)
@@ -238,8 +228,7 @@ class Run:
             case "delete a child":
                 await actor.delete_child(unit)
             case "delete a build":
-                assert api is not None
-                await actor.delete_build(unit, api)
+                await actor.delete_build(unit)
 
     def _choose(self, actor: Actor, suits: Callable[[Unit], bool]) -> Unit | None:
         """A unit that suits and that nobody works on."""
@@ -276,16 +265,15 @@ class Run:
             with self.journal.event("last pull", **_facts(unit)):
                 await actor.pull(unit)
         print(f"stored for {len(kept)} kept: {self.cluster.stored_bytes()} bytes", flush=True)
-        async with BuildApi(Server(self.cluster.urls[0], self.cluster.token)) as api:
-            for unit in kept:
-                with self.journal.event("last delete", **_facts(unit)):
-                    if unit.build_id:
-                        await actor.delete_build(unit, api)
-                        continue
-                    # What was pushed by its digest has a life of its own.
-                    for node in unit.nodes:
-                        if node.own.gone_from == math.inf:
-                            await actor.delete_node(unit, node)
+        for unit in kept:
+            with self.journal.event("last delete", **_facts(unit)):
+                if unit.build_id:
+                    await actor.delete_build(unit)
+                    continue
+                # What was pushed by its digest has a life of its own.
+                for node in unit.nodes:
+                    if node.own.gone_from == math.inf:
+                        await actor.delete_node(unit, node)
         await self._see_all_go()
 
     async def _see_all_go(self) -> None:

@@ -1,0 +1,40 @@
+"""The soak, short: five minutes of the mixed workload in all, and servers that are killed.
+
+`make soak` runs it for as long as one likes; what it reports of a failure is in its log.
+"""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.soak.run import WORKLOADS, Plan
+from tests.soak.soak import soak
+
+
+def seed() -> int:
+    """Another one each time; a failure's output names it."""
+    return random.randrange(1 << 32)
+
+
+@pytest.mark.parametrize("pair", ["embedded", "scaled"])
+def test_of_a_mixed_workload_nothing_fails_nothing_is_lost_and_all_goes_at_its_time(
+    pair: str, own_folder: Path
+) -> None:
+    plan = Plan(
+        WORKLOADS["mixed"], seed=seed(), clients=8, grace=20, retentions=(10, 30), seconds=140
+    )
+    assert soak(plan, own_folder, pair) == []
+
+
+def test_a_server_that_is_killed_again_and_again_loses_nothing(own_folder: Path) -> None:
+    plan = Plan(
+        WORKLOADS["mixed"],
+        seed=seed(),
+        clients=8,
+        grace=20,
+        retentions=(10, 30),
+        kills=20,
+        kill_every=1,
+    )
+    assert soak(plan, own_folder, "embedded") == []
