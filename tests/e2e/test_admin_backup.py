@@ -254,29 +254,64 @@ def test_what_cannot_be_backed_up_or_restored_is_told_and_ends_with_2(
 ) -> None:
     server = start_server(settings=NO_BUILDER)
     dest = own_folder / "dest"
-    for told, *arguments in (
-        ("no server has its data in", "backup", dest, "--data-dir", own_folder / "none"),
-        ("no server has its data in layover-data", "backup", dest),
-        ("is in the data folder", "backup", server.data_folder / "x"),
-        ("no folder", "restore", dest, "--data-dir", own_folder / "new"),
-        ("is not empty", "restore", dest, "--data-dir", server.data_folder),
-        ("no settings file", "backup", dest, "--config", "/nonexistent.toml"),
-        ("layover admin restore", "serve", "--data-dir", dest),
+    _admin(own_folder, "backup", own_folder / "whole", "--data-dir", server.data_folder)
+    data = str(server.data_folder)
+    for told, command in (
+        ("no server has its data in", f"admin backup {dest} --data-dir {own_folder}/none"),
+        ("no server has its data in layover-data", f"admin backup {dest}"),
+        ("is in the data folder", f"admin backup {data}/x --data-dir {data}"),
+        ("no settings file", f"admin backup {dest} --config /nonexistent.toml"),
+        ("no folder", f"admin restore {dest} --data-dir {own_folder}/new"),
+        ("is not empty", f"admin restore {own_folder}/whole --data-dir {data}"),
+        ("layover admin restore", f"serve --data-dir {own_folder}/whole"),
+        ("cannot run /nonexistent", f"admin hold --data-dir {data} /nonexistent"),
+        ("no server's data folder", f"admin hold --data-dir {own_folder}/none true"),
     ):
-        if arguments[0] == "restore" and told == "is not empty":
-            _admin(own_folder, "backup", dest, "--data-dir", server.data_folder)
-        if "--data-dir" not in arguments and told == "is in the data folder":
-            arguments += ["--data-dir", server.data_folder]
-        group = () if arguments[0] == "serve" else ("admin",)
-        ended = run(
-            [LAYOVER, *group, *arguments],
-            env=environment(own_folder, LAYOVER_LISTEN=f"127.0.0.1:{free_port()}"),
-            cwd=own_folder,
-            check=False,
-            timeout=60,
-        )
-        assert told in ended.stderr, ended
-        assert (ended.returncode, "Traceback" in ended.stderr) == (2, False)
+        _check_refused(own_folder, command.split(), told)
+    bucket = {"LAYOVER_BLOB_STORE_URL": "s3://bucket"}
+    _check_refused(own_folder, ["admin", "backup", str(dest)], "docs/operations.md", **bucket)
+
+
+def _check_refused(folder: Path, command: list[str], told: str, **settings: str) -> None:
+    ended = run(
+        [LAYOVER, *command],
+        env=environment(folder, LAYOVER_LISTEN=f"127.0.0.1:{free_port()}", **settings),
+        cwd=folder,
+        check=False,
+        timeout=60,
+    )
+    assert told in ended.stderr, ended
+    assert (ended.returncode, "Traceback" in ended.stderr) == (2, False)
+
+
+def test_a_command_is_run_while_nothing_is_collected(
+    start_server: ServerFactory, own_folder: Path
+) -> None:
+    server = start_server(settings=_EAGER)
+    app = Registry(server, server.project_id, server.basic_auth)
+    body = app.push_image("gone", b"gone")
+    script = (
+        "touch started; while [ ! -e go ]; do sleep 0.1; done;"
+        f" find {server.data_folder}/blobs -type f | wc -l; exit 3"
+    )
+    held = subprocess.Popen(
+        [LAYOVER, "admin", "hold", "--data-dir", server.data_folder, "--", "sh", "-c", script],
+        env=environment(own_folder),
+        cwd=own_folder,
+        stdout=subprocess.PIPE,
+    )
+    wait_until((own_folder / "started").exists, timeout=60, what="the command")
+    assert app("DELETE", f"manifests/{digest_of(body)}").status == 202
+    # All that keeps it ends after some seconds, and the collector has its turn each second.
+    time.sleep(10)
+    (own_folder / "go").touch()
+    assert held.communicate(timeout=60) == (b"2\n", None)
+    assert held.returncode == 3
+    wait_until(
+        lambda: not any(path.is_file() for path in (server.data_folder / "blobs").rglob("*")),
+        timeout=60,
+        what="the collector",
+    )
 
 
 def test_a_terminal_shows_a_bar(start_server: ServerFactory, own_folder: Path) -> None:

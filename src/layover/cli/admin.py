@@ -7,6 +7,7 @@ import click
 
 from layover.cli.admin_backup import backup, restore
 from layover.cli.admin_gc import gc
+from layover.cli.admin_hold import hold
 from layover.cli.admin_verify import verify
 
 
@@ -18,4 +19,5 @@ def command() -> None:
 command.add_command(backup)
 command.add_command(restore)
 command.add_command(gc)
+command.add_command(hold)
 command.add_command(verify)

@@ -115,10 +115,10 @@ def _data_dir(config: Path | None, data_dir: Path | None) -> Path:
         settings = load(config, {} if data_dir is None else {"data_dir": data_dir})
     except SettingsError as error:
         raise WrongUsage(str(error)) from error
-    if getattr(settings, "database_url", "") and data_dir is None:
+    if settings.database_url.get_secret_value() or settings.blob_store_url:
         raise WrongUsage(
-            "the server's database is not in a data folder: docs/operations.md says how to back it"
-            " up. Name a folder with --data-dir if you mean one"
+            "the settings name a database or a bucket beside the data folder: docs/operations.md"
+            " says how to back these up and restore them"
         )
     return settings.data_dir
 

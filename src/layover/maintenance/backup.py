@@ -267,20 +267,24 @@ class _Lease:
         self.was_lost = False
 
     def take(self) -> bool:
-        """Take or renew it; False while it is another's."""
+        """Take it; False while it is another's."""
         now = datetime.now(UTC)
+        self._renew_at = time.monotonic() + _RENEWAL_SECONDS
         with self._engine.begin() as connection:
-            is_ours = server_leases.take(
+            return server_leases.take(
                 connection, server_leases.COLLECTOR, self.holder, now, now + _LEASE
             )
-        self._renew_at = time.monotonic() + _RENEWAL_SECONDS
-        return is_ours
 
     def keep(self) -> None:
         """Renew it when it is time."""
-        if time.monotonic() >= self._renew_at and not self.take():
+        if time.monotonic() < self._renew_at or self.was_lost:
+            return
+        self._renew_at = time.monotonic() + _RENEWAL_SECONDS
+        with self._engine.begin() as connection:
             # As after the machine slept. What was collected meanwhile will be found missing.
-            self.was_lost = True
+            self.was_lost = not server_leases.renew(
+                connection, server_leases.COLLECTOR, self.holder, datetime.now(UTC) + _LEASE
+            )
 
     def release(self) -> None:
         with self._engine.begin() as connection:

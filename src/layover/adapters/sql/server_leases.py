@@ -36,6 +36,16 @@ def take(connection: Connection, name: str, holder: str, now: datetime, until: d
     return taken.rowcount == 1
 
 
+def renew(connection: Connection, name: str, holder: str, until: datetime) -> bool:
+    """Go on holding it until then; False when another has had it since, if only for a while."""
+    renewed = connection.execute(
+        update(server_leases)
+        .where(server_leases.c.name == name, server_leases.c.holder == holder)
+        .values(expires_at=until)
+    )
+    return renewed.rowcount == 1
+
+
 def release(connection: Connection, name: str, holder: str) -> None:
     """Give the lease back; of one that is another's by now nothing changes."""
     connection.execute(
