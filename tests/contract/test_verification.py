@@ -16,12 +16,13 @@ from layover.adapters.sql import schema
 from layover.adapters.sql.retention import SqlRetentionStore
 from layover.adapters.sql.verification import SqlVerificationStore
 from layover.oci.digest import Digest
-from layover.oci.manifests import OCI_MANIFEST
+from layover.oci.manifests import OCI_MANIFEST, parse_manifest
 from layover.oci.names import Tag
-from layover.registry.models import Part, Upload
+from layover.registry.models import Part, StoredManifest, Upload
 from layover.retention.findings import Finding, FindingKind, Progress, Verification
 from layover.retention.verify import Verifier
 from tests.stores import (
+    FOREIGN,
     LEASE,
     NOW,
     REPOSITORY,
@@ -44,11 +45,11 @@ LAYER = b"a layer of some length"
 LAYER_DIGEST = str(Digest.of(LAYER))
 
 
-def verifier(stores: Stores, now: datetime = NOW, grace: timedelta = LEASE) -> Verifier:
+def verifier(stores: Stores, now: datetime = NOW, *, may_miss_blobs: bool = False) -> Verifier:
     bucket = stores.bucket
     quarantine = ObjectQuarantine(bucket) if bucket else FileQuarantine(stores.folder / "blobs")
-    store = SqlVerificationStore(stores.database)
-    return Verifier(store, stores.blobs, quarantine, lambda: now, grace)
+    store = SqlVerificationStore(stores.database, may_miss_blobs=may_miss_blobs)
+    return Verifier(store, stores.blobs, quarantine, lambda: now, LEASE)
 
 
 async def found(stores: Stores, now: datetime = NOW, **options: Any) -> list[Finding]:
@@ -355,18 +356,31 @@ async def test_what_is_recorded_of_a_manifest_is_put_right_by_its_bytes(stores: 
     assert await found(stores) == []
 
 
-async def test_a_link_that_a_manifest_needs_is_made_again(stores: Stores) -> None:
+async def test_a_link_that_is_gone_is_told_and_made_by_a_push_alone(stores: Stores) -> None:
     await push_image(stores, REPOSITORY, LAYER, tag="latest")
     links = schema.repository_blobs
     await change(stores, delete(links).where(links.c.digest == LAYER_DIGEST))
-    (finding, unlinked) = await found(stores)
-    assert finding.kind is FindingKind.LINK_MISSING and finding.reference == LAYER_DIGEST
-    assert unlinked.kind is FindingKind.BLOB_UNLINKED
-    result = await verifier(stores).run(repair=True)
-    assert [finding.kind for finding in result.findings] == [FindingKind.LINK_MISSING]
-    assert result.is_well
-    assert await stores.registry.find_blob(REPOSITORY, Digest.parse(LAYER_DIGEST), NOW)
+    (finding,) = await found(stores, repair=True)
+    assert (finding.kind, finding.reference) == (FindingKind.LINK_MISSING, LAYER_DIGEST)
+    assert finding.repository == REPOSITORY.value and not finding.is_repaired
+    # Another project's bytes are nobody's to give: who names them has to bring them.
+    assert len(await rows(stores, links)) == 1
+    assert await stores.blobs.size(await key_of(stores, LAYER_DIGEST)) == len(LAYER)
+    await push_blob(stores, REPOSITORY, LAYER)
     assert await found(stores) == []
+
+
+async def test_images_without_blobs_are_no_finding_where_they_are_taken(stores: Stores) -> None:
+    await push_blob(stores, FOREIGN, LAYER)
+    body = image(LAYER, b"nowhere")
+    stored = StoredManifest(Digest.of(body), OCI_MANIFEST, body)
+    manifest = parse_manifest(body, None)
+    await stores.registry.put_manifest(
+        REPOSITORY, stored, manifest, [Tag("sparse")], None, NOW, may_miss_blobs=True
+    )
+    sparse = verifier(stores, may_miss_blobs=True)
+    assert (await sparse.run(repair=True)).findings == ()
+    assert set(await kinds(stores)) == {FindingKind.LINK_MISSING, FindingKind.BLOB_LOST}
 
 
 async def test_a_blob_without_its_row_is_told(stores: Stores) -> None:

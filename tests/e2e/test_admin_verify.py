@@ -1,17 +1,23 @@
 """`layover admin verify` on a server's folder, while the server is idle, busy and gone."""
 
 import json
+import os
+import random
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import ServerFactory
 from tests.e2e.registry import OCI_MANIFEST, Registry, basic, descriptor, digest_of, image, index
 from tests.e2e.server import LAYOVER, LayoverServer
-from tests.soak.cluster import embedded
+from tests.soak.cluster import embedded, scaled
 
 # A builder that nobody asks anything of, so that no BuildKit is started.
 _SETTINGS = {"BUILDERS": '[{"name": "none", "address": "tcp://127.0.0.1:1"}]'}
@@ -116,17 +122,23 @@ def test_a_folder_that_is_no_servers_is_refused_and_nothing_made_in_it(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_found_while_a_server_pushes_deletes_and_collects(own_folder: Path) -> None:
-    settings = {"REAPER_INTERVAL": "1s", "GC_GRACE": "3s", "UPLOAD_LIFETIME": "2s"}
-    with embedded(own_folder, settings) as cluster:
-        (server,) = cluster.servers
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_nothing_is_found_while_servers_push_delete_and_collect(
+    own_folder: Path, replicas: int
+) -> None:
+    settings = {"REAPER_INTERVAL": "1s", "GC_GRACE": "15s", "UPLOAD_LIFETIME": "2s"}
+    with (
+        embedded(own_folder, settings) if replicas == 1 else scaled(own_folder, settings, replicas)
+    ) as cluster:
+        server = cluster.servers[0]
         places = cluster.add_places([4.0])
         stop = threading.Event()
         failures: list[BaseException] = []
         pushed = count()
 
         def busy(project_id: str, worker: int) -> None:
-            registry = Registry(server, f"{project_id}/app{worker % 2}", basic(server.token))
+            served_by = cluster.servers[worker % len(cluster.servers)]
+            registry = Registry(served_by, f"{project_id}/app{worker % 2}", basic(server.token))
             for number in count():
                 if stop.is_set():
                     return
@@ -167,3 +179,54 @@ def test_nothing_is_found_while_a_server_pushes_deletes_and_collects(own_folder:
         assert result["counts"]["manifests"] > 0
         server.kill()
         assert verify(server)[1]["findings"] == []
+
+
+def test_a_repair_that_is_killed_again_and_again_is_done_in_the_end(
+    start_server: ServerFactory,
+) -> None:
+    server = start_server(settings=_SETTINGS)
+    registry = registry_of(server)
+    layers = [f"layer {number}".encode() for number in range(40)]
+    registry.push_image("latest", *layers)
+    blobs = server.data_folder / "blobs"
+    for layer in layers:
+        file_of(server, layer).write_bytes(b"damaged " + layer)
+    orphans = [blobs / "data" / "ff" / f"{number:032x}" for number in range(20)]
+    orphans[0].parent.mkdir(exist_ok=True)
+    for orphan in orphans:
+        orphan.write_bytes(b"of nobody")
+        os.utime(orphan, (0, 0))
+
+    command = ("admin", "verify", "--repair", "-q", "--data-dir", str(server.data_folder))
+    aside = server.data_folder / "quarantine"
+    random_ = random.Random(7)
+    kills = 0
+    while True:
+        process = subprocess.Popen(
+            (LAYOVER, *command), env=server.env, cwd=server.folder, stdout=subprocess.DEVNULL
+        )
+        if kills < 3:
+            # Once it moves something, and not before: where it was in doing so is chance.
+            moved = sum(1 for path in aside.rglob("*") if path.is_file())
+            while process.poll() is None and moved == sum(
+                1 for path in aside.rglob("*") if path.is_file()
+            ):
+                time.sleep(0.001)
+            time.sleep(random_.uniform(0, 0.02))
+            process.kill()
+        process.wait(120)
+        if process.returncode != -signal.SIGKILL:
+            break
+        kills += 1
+    assert kills
+
+    for layer in layers:
+        assert registry("HEAD", f"blobs/{digest_of(layer)}").status == 404
+    kept = sorted(path.read_bytes() for path in aside.rglob("*") if path.is_file())
+    assert kept == sorted([b"damaged " + layer for layer in layers] + [b"of nobody"] * 20)
+    assert [path for path in blobs.rglob("*") if path.is_file()] == [file_of(server, b"{}")]
+    status, result = verify(server)
+    assert status == 1
+    assert {finding["kind"] for finding in result["findings"]} == {"blob-quarantined"}
+    registry.push_image("latest", *layers)
+    assert verify(server)[0] == 0

@@ -37,7 +37,7 @@ async def verify(
     try:
         await _check_schema(database)
         verifier = Verifier(
-            SqlVerificationStore(database),
+            SqlVerificationStore(database, may_miss_blobs=settings.sparse_images),
             blob_store,
             open_quarantine(settings),
             lambda: datetime.now(UTC),

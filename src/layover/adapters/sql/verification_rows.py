@@ -374,19 +374,6 @@ def look_again(
     )
 
 
-def _link(connection: Connection, row: Row[Any], now: datetime) -> None:
-    insert_or_ignore(
-        connection,
-        repository_blobs,
-        repository_id=row.repository_id,
-        digest=row.reference,
-        linked_at=now,
-        leased_until=now,
-        shown_until=None,
-        check_at=None,
-    )
-
-
 def _check_link(connection: Connection, row: Row[Any], now: datetime) -> None:
     look_again(connection, row.repository_id, row.reference, TO_BLOB, now)
 
@@ -405,6 +392,9 @@ def _retain(connection: Connection, row: Row[Any], now: datetime) -> None:
     )
 
 
+# What has to be there only where images without all of their blobs are refused.
+OF_WHOLE_IMAGES = (_missing_links, _lost_blobs)
+
 # In this order: what is mended first keeps the next one from being one.
 CHECKS = (
     Check(
@@ -418,8 +408,8 @@ CHECKS = (
         FindingKind.LINK_MISSING,
         _missing_links,
         "manifest {manifest_digest} needs this blob, and the repository does not show it",
-        "show it there again: it was there when the manifest was pushed",
-        _link,
+        # It may be another project's by now, and its bytes nobody's to give.
+        _PUSH_AGAIN,
     ),
     Check(
         FindingKind.BLOB_LOST,
