@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import ServerFactory
 from tests.e2e.engines import Skopeo
 from tests.e2e.processes import environment, free_port, run, wait_until
@@ -21,6 +23,8 @@ from tests.e2e.server import LAYOVER, LayoverServer
 from tests.e2e.test_server_life import NO_BUILDER
 
 _THREADS = 2
+
+pytestmark = pytest.mark.embedded_only
 
 # What nothing needs goes within seconds.
 _EAGER = {**NO_BUILDER, "REAPER_INTERVAL": "1s", "GC_GRACE": "5s"}

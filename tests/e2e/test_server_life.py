@@ -111,6 +111,7 @@ def test_a_second_server_on_the_same_folder_is_refused(start_server: ServerFacto
     assert server.request("GET", "/readyz", authenticate=False).status == 200
 
 
+@pytest.mark.embedded_only
 def test_a_folder_that_a_newer_release_wrote_is_refused_untouched(
     start_server: ServerFactory,
 ) -> None:

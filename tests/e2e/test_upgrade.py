@@ -17,6 +17,8 @@ from tests.e2e.server import LayoverServer
 from tests.e2e.test_server_life import NO_BUILDER
 from tests.fixtures.schemas import released
 
+pytestmark = pytest.mark.embedded_only
+
 _WEEK = timedelta(days=7)
 _MOMENT = timedelta(minutes=5)
 
