@@ -49,3 +49,11 @@ def told_size(count: int) -> str:
         if count and count % (1 << shift) == 0:
             return f"{count >> shift}{unit}"
     return f"{count}B"
+
+
+def about(count: int) -> str:
+    """A number of bytes as a person wants it, such as 7.9 MiB."""
+    for unit, shift in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if count >> shift:
+            return f"{count / (1 << shift):.1f} {unit}"
+    return f"{count} B"

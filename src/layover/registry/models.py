@@ -7,7 +7,7 @@ from layover.errors import LayoverError
 from layover.oci.digest import Digest
 from layover.oci.manifests import Descriptor
 from layover.oci.names import Reference, RepositoryName, Tag
-from layover.units import told_size
+from layover.units import about
 
 
 class RegistryError(LayoverError):
@@ -135,7 +135,7 @@ class QuotaExceeded(RegistryError):
     def __init__(self, project_id: str, used_bytes: int, limit_bytes: int) -> None:
         super().__init__(
             f"it does not fit into the quota of project {project_id}:"
-            f" {told_size(used_bytes)} of {told_size(limit_bytes)} are taken, uploads under way"
+            f" {about(used_bytes)} of {about(limit_bytes)} are taken, uploads under way"
             " included. See `layover list builds`, delete what is not needed by `layover builds"
             " rm ID`, and push again"
         )

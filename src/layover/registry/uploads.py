@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from layover.errors import StorageError, StorageFull
+from layover.errors import StorageError, StorageFull, StorageUnavailable
 from layover.oci.digest import Digest, Hash, new_hash
 from layover.oci.names import RepositoryName
 from layover.registry.models import (
@@ -331,11 +331,13 @@ class UploadService:
         """
         try:
             return await work
-        except (StorageError, QuotaExceeded):
-            await self._end(upload_id)
+        except (StorageError, QuotaExceeded) as error:
+            # A store that is away is not asked for more: the client waits, and the collector
+            # removes what there is.
+            await self._end(upload_id, removes=not isinstance(error, StorageUnavailable))
             raise
 
-    async def _end(self, upload_id: str, *, if_expired: bool = False) -> int:
+    async def _end(self, upload_id: str, *, if_expired: bool = False, removes: bool = True) -> int:
         """Forget a session and give its space back; return of how many keys."""
         self._hashes.pop(upload_id, None)
         now = self._now()
@@ -346,7 +348,8 @@ class UploadService:
             # row is there: it became no blob.
             await self._delete(await self._store.find_places(upload_id))
             keys = await self._store.delete_upload(upload_id, now, if_expired=if_expired)
-        await self._delete(keys)
+        if removes:
+            await self._delete(keys)
         return len(keys)
 
     async def _delete(self, keys: Collection[str]) -> None:

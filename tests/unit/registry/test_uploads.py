@@ -512,6 +512,8 @@ async def test_a_push_that_the_medium_fails_leaves_nothing_of_its_session(
     upload = await faulty.start(REPOSITORY)
     with pytest.raises(error):
         await faulty.finish(REPOSITORY, upload.id, digest, pieces(LARGE), None)
+    if error is StorageUnavailable:
+        await collect(stores)
     assert await stored_uploads(stores) == set()
     assert not await is_visible(stores, digest)
     # What was there is readable, and the same push works when the medium does.

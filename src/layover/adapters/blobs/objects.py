@@ -54,15 +54,14 @@ _THREADS = 16
 _LIST_PAGE = 1_000
 
 # Between two pieces of an answer, and from a request's first byte to the answer's.
-_STALL = timedelta(seconds=30)
+_STALL = timedelta(seconds=15)
 _CONNECT = timedelta(seconds=5)
 # A download is as long as its reader takes.
 _LONGEST = timedelta(hours=24)
 _PING_SECONDS = 10
 
-# How often a read that brings nothing is begun anew; obstore has retried each time by then.
-_READ_ATTEMPTS = 4
-_READ_BACKOFF_SECONDS = 0.1
+# Before an answer that was cut off is asked for again from there.
+_READ_PAUSE_SECONDS = 0.2
 
 _FULL = re.compile(r"\b507\b|StorageFull|InsufficientStorage|QuotaExceeded|No space left", re.I)
 _QUERY = re.compile(r"\?[^\s\"']*")
@@ -103,13 +102,14 @@ class ObjectBlobStore:
         self,
         bucket: Bucket,
         *,
-        retry_timeout: timedelta = timedelta(seconds=60),
+        retry_timeout: timedelta = timedelta(seconds=45),
         stall: timedelta = _STALL,
     ) -> None:
         """A request that fails is made again until `retry_timeout` is over; one that brings
         nothing for as long as `stall` has failed.
         """
         self._bucket = bucket
+        self._retry_seconds = retry_timeout.total_seconds()
         self._stall = stall
         options: dict[str, Any] = {
             "connect_timeout": _CONNECT,
@@ -170,20 +170,20 @@ class ObjectBlobStore:
 
     async def read(self, key: str, start: int, stop: int) -> AsyncGenerator[bytes]:
         check_key(key)
-        failures = 0
+        loop = asyncio.get_running_loop()
+        came_at = loop.time()
         while start < stop:
-            before = start
             try:
                 async with aclosing(self._stream(key, start, stop)) as answered:
                     async for block in answered:
                         start += len(block)
                         yield block
+                        came_at = loop.time()
             except StorageUnavailable:
                 # An answer that was cut off: the reader need not know, as long as it goes on.
-                failures = 1 if start > before else failures + 1
-                if failures == _READ_ATTEMPTS:
+                if loop.time() - came_at >= self._retry_seconds:
                     raise
-                await asyncio.sleep(_READ_BACKOFF_SECONDS * 2**failures)
+                await asyncio.sleep(_READ_PAUSE_SECONDS)
             else:
                 if start < stop:
                     _log.error("blob_truncated", key=key, at_byte=start)
@@ -340,13 +340,11 @@ class ObjectBlobStore:
             client, address = self._client(), urlsplit(self._bucket.url)
             prefix = address.path.strip("/")
             name = f"{prefix}/{key}" if prefix else key
-            pages = client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=address.netloc, Prefix=name
-            )
-            for page in pages:
-                for upload in page.get("Uploads", ()):
-                    if upload["Key"] == name:
-                        _abort_one(client, address.netloc, name, upload["UploadId"])
+            # Asked again: a part that was on its way meanwhile may have brought one back
+            # (Amazon S3 API, AbortMultipartUpload).
+            while uploads := _unfinished(client, address.netloc, name):
+                for upload_id in uploads:
+                    _abort_one(client, address.netloc, name, upload_id)
 
     def _client(self) -> Any:
         if self._s3 is None:
@@ -410,6 +408,13 @@ async def _end(queue: "asyncio.Queue[bytes | None]", writing: "asyncio.Future[An
     await asyncio.wait({writing})
     if not writing.cancelled():
         writing.exception()
+
+
+def _unfinished(client: Any, bucket: str, key: str) -> list[str]:
+    """The IDs of the key's multipart uploads that nobody completed."""
+    pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=key)
+    uploads = (upload for page in pages for upload in page.get("Uploads", ()))
+    return [upload["UploadId"] for upload in uploads if upload["Key"] == key]
 
 
 def _abort_one(client: Any, bucket: str, key: str, upload_id: str) -> None:
