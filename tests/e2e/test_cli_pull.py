@@ -162,7 +162,9 @@ def test_off_a_terminal_the_list_is_csv_on_standard_error(
     assert listed.stdout == ""
     rows = list(csv.DictReader(io.StringIO(listed.stderr)))
     assert [*rows[0]][:2] == ["id", "status"]
-    assert build.id in {row["id"] for row in rows}
+    (row,) = (row for row in rows if row["id"] == build.id)
+    assert row["expiresIn"] in ("in 7 d", "in 6 d 23 h")
+    assert row["expiresAt"].endswith("Z")
 
 
 def test_on_a_terminal_a_build_is_picked_by_typing_part_of_it(
@@ -170,7 +172,7 @@ def test_on_a_terminal_a_build_is_picked_by_typing_part_of_it(
 ) -> None:
     other = server.save(busybox_context(tmp_path / "context", "another one"), "-t", "other:1")
     command = on_terminal(server, "pull", "-t", "picked:one", DOCKER_HOST=docker.host)
-    for shown in ("ID +STATUS +AGE +DURATION +SIZE +TAGS", other.id, build.id):
+    for shown in ("ID +STATUS +AGE +DURATION +SIZE +EXPIRES +TAGS", other.id, build.id):
         command.expect(shown)
     command.send("be/pulled")
     time.sleep(0.5)  # The list has no prompt to wait for: what was typed is drawn in pieces.
@@ -223,7 +225,7 @@ def test_listings_begin_with_what_scripts_read(server: LayoverServer, build: Sav
     assert projects[0]["id"] == server.project_id
     assert server.cli("list", "projects", "-o", "csv").stdout.startswith("id,name,")
     table = server.cli("list", "builds").stdout.splitlines()
-    assert table[0].split() == ["ID", "STATUS", "AGE", "DURATION", "SIZE", "TAGS"]
+    assert table[0].split() == ["ID", "STATUS", "AGE", "DURATION", "SIZE", "EXPIRES", "TAGS"]
     assert len(server.cli("list", "builds", "--limit=1", "-o", "csv").stdout.splitlines()) == 2
 
 

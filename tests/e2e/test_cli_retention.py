@@ -175,7 +175,7 @@ def test_a_build_is_gone_at_its_time_with_its_bytes_and_leaves_a_receipt_that_op
     for command in (
         ("pull", saved.id),
         ("builds", "show", saved.id),
-        ("builds", "rm", saved.id),
+        ("builds", "rm", "--yes", saved.id),
         ("builds", "keep", saved.id, "--for", "7d"),
     ):
         refused = server.cli(*command, check=False)
@@ -246,8 +246,10 @@ def test_several_builds_are_removed_and_each_that_cannot_be_is_named(
     context = busybox_context(tmp_path / "context", "removed")
     one, two = server.save(context), server.save(context)
     gone = server.save(context)
-    server.cli("builds", "rm", gone.id)
-    done = server.cli("builds", "rm", one.id, "aaaaaaaaaa", gone.id, two.id, one.id, check=False)
+    server.cli("builds", "rm", "--yes", gone.id)
+    done = server.cli(
+        "builds", "rm", "--yes", one.id, "aaaaaaaaaa", gone.id, two.id, one.id, check=False
+    )
     assert done.returncode == 1
     assert done.stdout.split() == [one.id, two.id]
     assert "aaaaaaaaaa: unknown build" in done.stderr
@@ -332,7 +334,7 @@ def test_gc_takes_what_its_dry_run_names_and_nothing_else(
     random_file(context / "random", MIB)
     (context / "Dockerfile").open("a").write("COPY random /\n")
     removed = server.save(context)
-    server.cli("builds", "rm", removed.id)
+    server.cli("builds", "rm", "--yes", removed.id)
     # The leases of its push.
     time.sleep(3)
 
