@@ -283,6 +283,24 @@ async def test_a_clock_set_forward_delays_collection_by_the_grace_time(world: Wo
     assert await world.rows() == {}
 
 
+async def test_a_clock_set_forward_in_the_middle_of_a_collection_takes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await push_image(world.stores, REPOSITORY, b"layer", tag="v1")
+    await world.collect()
+    before = await world.rows()
+    end_due = world.retention.end_due
+
+    async def set_forward(now: datetime, limit: int) -> int:
+        world.clock.now += RETENTION
+        return await end_due(now, limit)
+
+    monkeypatch.setattr(world.retention, "end_due", set_forward)
+    await world.collect()
+    assert not await world.collector.run_once()
+    assert await world.rows() == before
+
+
 async def test_a_plan_says_what_goes_and_changes_nothing(world: World) -> None:
     await push_image(world.stores, REPOSITORY, b"layer", tag=BUILD, build_id=BUILD)
     await world.end(BUILD)

@@ -169,6 +169,7 @@ class Registry(RuleBasedStateMachine):
             self._now,
             f"collector-{self.collections}",
             LEASE,
+            timedelta(minutes=1),
             elapsed=lambda: (self.now - NOW).total_seconds(),
         )
 

@@ -61,6 +61,8 @@ class Collector:
         self._now, self._elapsed = now, elapsed
         self._holder, self._grace, self._interval = holder, grace, interval
         self._late_at = float("inf")
+        # When the clock was last found as it should be, and by how much it is ahead of `elapsed`.
+        self._checked_at = now()
         self._offset: float | None = None
         self._paused_until = float("-inf")
         self._renew_at = float("-inf")
@@ -74,14 +76,15 @@ class Collector:
         if self._clock_jumped() or not await self._lease():
             return False
         self._late_at = self._elapsed() + self._interval.total_seconds() / 2
+        # One time for all of it: the clock may be set forward between two steps.
+        now = self._checked_at
         try:
-            await self._repeat(lambda: self._store.end_due(self._now(), _BATCH))
-            await self._repeat(lambda: self._store.release_ended(self._now(), _BATCH))
-            await self._repeat(lambda: self._store.collect_manifests(self._now(), _BATCH))
-            await self._repeat(lambda: self._store.collect_links(self._now(), _BATCH))
+            await self._repeat(lambda: self._store.end_due(now, _BATCH))
+            await self._repeat(lambda: self._store.release_ended(now, _BATCH))
+            await self._repeat(lambda: self._store.collect_manifests(now, _BATCH))
+            await self._repeat(lambda: self._store.collect_links(now, _BATCH))
             await self._remove_bytes()
             await self._receipts.sign_decided()
-            now = self._now()
             await self._repeat(
                 lambda: self._store.forget_gone(
                     now - _TOMBSTONE_LIFETIME, now - _RECEIPT_LIFETIME, _BATCH
@@ -153,7 +156,8 @@ class Collector:
 
         Every lease would be over at once then, and pushes that rely on them are under way.
         """
-        offset = self._now().timestamp() - self._elapsed()
+        self._checked_at = self._now()
+        offset = self._checked_at.timestamp() - self._elapsed()
         before, self._offset = self._offset, offset
         if before is not None and offset - before > _CLOCK_TOLERANCE.total_seconds():
             self._paused_until = self._elapsed() + self._grace.total_seconds()
