@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.string import StrDumper
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -135,6 +136,13 @@ class _TextDumper(StrDumper):
         return super().dump(obj.replace("\0", "\N{REPLACEMENT CHARACTER}"))
 
 
+class _WholeNumberLoader(Loader):
+    """A sum of big integers, which PostgreSQL gives as a decimal; no column has fractions."""
+
+    def load(self, data: Buffer) -> int:
+        return int(bytes(data))
+
+
 def _postgresql(url: str) -> Engines:
     parameters = {**_CONNECTION_DEFAULTS, **_parse(url)}
     reading = _postgresql_engine(parameters, _POSTGRESQL_READERS)
@@ -194,5 +202,6 @@ def _postgresql_engine(parameters: dict[str, Any], connections: int) -> Engine:
             connection.execute(statement)
         connection.commit()
         connection.adapters.register_dumper(str, _TextDumper)
+        connection.adapters.register_loader("numeric", _WholeNumberLoader)
 
     return engine

@@ -159,6 +159,14 @@ async def test_text_that_cannot_be_kept_is_nowhere_to_be_found(database: Databas
         assert await run(found) == 0
 
 
+async def test_a_sum_of_whole_numbers_is_one(database: Database) -> None:
+    query = text("SELECT sum(n) FROM (VALUES (CAST(5000000000 AS bigint)), (5000000000)) AS t (n)")
+    for run in (database.read, database.write, database.look_up):
+        found = await run(lambda connection: connection.execute(query).scalar())
+        assert isinstance(found, int)
+        assert found == 10_000_000_000
+
+
 # --- a server that goes away ----------------------------------------------------------------
 
 
