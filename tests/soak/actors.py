@@ -120,6 +120,9 @@ class Actor:
         A unit that was pushed before lives anew.
         """
         started = time.time()
+        # Known from the start: whatever became of the push, some of it may be there.
+        if unit not in self._ledger.units:
+            self._ledger.units.append(unit)
         for child in unit.children:
             path = f"/v2/{unit.repository}/manifests/{child.manifest.digest}"
             answer = await self._client.ask(
@@ -135,8 +138,6 @@ class Actor:
         if not self._is_in_time(unit, started):
             return
         await self._put(unit, unit.top, unit.tag, token)
-        if unit not in self._ledger.units:
-            self._ledger.units.append(unit)
 
     def _is_in_time(self, unit: Unit, asked: float) -> bool:
         """Whether what the server said and took since then still counts, and a moment longer.
@@ -392,7 +393,12 @@ class Actor:
         unit = self.new_unit(place)
         unit.repository, unit.tag = place.project_id, created.build_id
         unit.build_id = created.build_id
-        await self.push(unit, token=created.build_token)
+        async with unit.lock:
+            await self.push(unit, token=created.build_token)
+            await self._end_build(unit, created)
+        return unit
+
+    async def _end_build(self, unit: Unit, created: build_pb.CreateBuildResponse) -> None:
         began = time.time()
         request = build_pb.FinishBuildRequest(build_id=created.build_id)
         success: Oneof[Literal["success"], build_pb.FinishBuildRequest.Success]
@@ -405,7 +411,6 @@ class Actor:
             if node.own.shows_until == math.inf:
                 node.own = Life()
                 node.own.renew(began, ended, unit.retention)
-        return unit
 
     async def delete_build(self, unit: Unit) -> None:
         """Delete a build: all of it goes at once."""
