@@ -61,7 +61,7 @@ def verify(repair: bool, data_dir: Path | None, config: Path | None, quiet: bool
     left as it is.
     """
     from layover import logs
-    from layover.maintenance.verify import NothingToVerify, verify
+    from layover.maintenance.verify import NoServerData, verify
     from layover.settings import SettingsError, load
 
     logs.configure(as_json=False)
@@ -69,7 +69,7 @@ def verify(repair: bool, data_dir: Path | None, config: Path | None, quiet: bool
         settings = load(config, {} if data_dir is None else {"data_dir": data_dir})
         with _drawn(quiet) as report:
             found = asyncio.run(verify(settings, repair=repair, report=report))
-    except (NothingToVerify, SettingsError) as error:
+    except (NoServerData, SettingsError) as error:
         raise WrongUsage(str(error)) from error
     _print(found, form)
     if found.is_well:

@@ -5,11 +5,12 @@ from contextlib import asynccontextmanager
 
 from alembic.runtime.migration import MigrationContext
 
+from layover.adapters.blobs.files import FileBlobStore
+from layover.adapters.blobs.objects import ObjectBlobStore
 from layover.adapters.blobs.opening import open_blob_store
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.migrate import SchemaUnknown, known_revision
 from layover.errors import LayoverError
-from layover.registry.ports import BlobStore
 from layover.settings import Settings
 from layover.startup import BACKUP_FILE, RESTORING_FILE
 from layover.storage import open_database
@@ -20,7 +21,9 @@ class NoServerData(LayoverError):
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[tuple[Database, BlobStore]]:
+async def opened(
+    settings: Settings,
+) -> AsyncIterator[tuple[Database, FileBlobStore | ObjectBlobStore]]:
     """The stores of the settings' server, whether or not it runs.
 
     Raises NoServerData, SchemaUnknown, StorageError, SettingsError.
