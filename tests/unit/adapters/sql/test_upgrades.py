@@ -1,18 +1,23 @@
 """Each migration on a database that the release before it wrote, with data in it."""
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Boolean, Engine, MetaData, inspect
 
+import layover.adapters.sql
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.migrate import migrate
 from tests.fixtures.schemas import released
+
+_MIGRATIONS = Path(layover.adapters.sql.__file__).parent / "migrations"
 
 _SECOND = 1_000_000
 _DAY = 86_400 * _SECOND
@@ -21,47 +26,81 @@ Rows = list[dict[str, Any]]
 
 
 class Upgrade:
-    """A data folder before and after."""
+    """A database before and after, and the folder of its blobs."""
 
-    def __init__(self, folder: Path, schema: str) -> None:
+    def __init__(self, folder: Path, schema: str, postgres_url: str | None = None) -> None:
         released.restore(schema, folder)
         self.folder = folder
-        self._path = folder / "layover.db"
-        self.before = self._tables()
+        self._url = f"sqlite:///{folder / 'layover.db'}"
+        if postgres_url is not None:
+            rows, self._url = self.tables(), postgres_url
+            self._fill(schema, rows)
+        self.before = self.tables()
         self.began = datetime.now(UTC)
         self.migrate()
-        self.after = self._tables()
+        self.after = self.tables()
 
     def migrate(self) -> None:
-        database = Database(f"sqlite:///{self._path}")
+        with self._engine() as engine:
+            migrate(engine)
+
+    def tables(self) -> dict[str, Rows]:
+        """Every row of every table."""
+        with self._engine() as engine, engine.connect() as connection:
+            return {
+                name: [
+                    dict(row)
+                    for row in connection.exec_driver_sql(f"SELECT * FROM {name}").mappings()
+                ]
+                for name in inspect(connection).get_table_names()
+            }
+
+    def query(self, *statements: str) -> Sequence[tuple[Any, ...]]:
+        """Run statements in one transaction; return what the last one found."""
+        with self._engine() as engine, engine.begin() as connection:
+            for statement in statements:
+                found = connection.exec_driver_sql(statement)
+            return [tuple(row) for row in found.all()]
+
+    def _fill(self, schema: str, rows: dict[str, Rows]) -> None:
+        """Make PostgreSQL's database what SQLite's was."""
+        with self._engine() as engine, engine.begin() as connection:
+            config = Config()
+            config.set_main_option("script_location", str(_MIGRATIONS))
+            config.attributes["connection"] = connection
+            command.upgrade(config, schema)
+            found = MetaData()
+            found.reflect(connection)
+            for table in found.sorted_tables:
+                for row in rows[table.name] if table.name != "alembic_version" else ():
+                    # SQLite's booleans are numbers.
+                    booleans = {
+                        column.name: bool(row[column.name])
+                        for column in table.columns
+                        if isinstance(column.type, Boolean)
+                    }
+                    connection.execute(table.insert().values({**row, **booleans}))
+
+    @contextmanager
+    def _engine(self) -> Iterator[Engine]:
+        database = Database(self._url)
         try:
-            migrate(database.engine)
+            yield database.engine
         finally:
             database.close()
 
-    def _tables(self) -> dict[str, Rows]:
-        with closing(sqlite3.connect(self._path)) as database:
-            database.row_factory = sqlite3.Row
-            names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            return {
-                name: [dict(row) for row in database.execute(f'SELECT * FROM "{name}"')]
-                for (name,) in names.fetchall()
-            }
 
-    def query(self, text: str, *parameters: object) -> Sequence[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self._path)) as database:
-            return database.execute(text, parameters).fetchall()
-
-
-@pytest.fixture
-def first(tmp_path: Path) -> Iterator[Upgrade]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def first(tmp_path: Path, request: pytest.FixtureRequest) -> Upgrade:
     """The upgrade from the first schema."""
-    yield Upgrade(tmp_path, "0001")
+    on_sqlite = request.param == "sqlite"
+    return Upgrade(
+        tmp_path, "0001", None if on_sqlite else request.getfixturevalue("empty_postgres_url")
+    )
 
 
 def test_the_fixtures_are_of_every_released_schema() -> None:
-    migrations = Path(migrate.__code__.co_filename).parent / "migrations" / "versions"
-    revisions = sorted(path.name[:4] for path in migrations.glob("[0-9]*.py"))
+    revisions = sorted(path.name[:4] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
     # The newest one is not out yet, or has nothing after it.
     assert revisions[:-1] == released.SCHEMAS
 
@@ -70,7 +109,7 @@ def test_the_fixtures_are_of_every_released_schema() -> None:
 def test_an_upgrade_is_done_once(tmp_path: Path, schema: str) -> None:
     upgrade = Upgrade(tmp_path, schema)
     upgrade.migrate()
-    assert upgrade._tables() == upgrade.after
+    assert upgrade.tables() == upgrade.after
 
 
 @pytest.mark.parametrize("schema", released.SCHEMAS)
@@ -90,11 +129,9 @@ def test_0001_every_row_is_kept_as_it_was(first: Upgrade) -> None:
 
 
 def test_0001_deleting_a_build_still_takes_its_steps_along(first: Upgrade) -> None:
-    with closing(sqlite3.connect(first.folder / "layover.db")) as database:
-        database.execute("PRAGMA foreign_keys=ON")
-        database.execute("DELETE FROM builds")
-        for table in ("build_steps", "build_logs", "build_dockerfiles", "builder_leases"):
-            assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    assert first.query("SELECT count(*) FROM build_steps") != [(0,)]
+    for table in ("build_steps", "build_logs", "build_dockerfiles", "builder_leases"):
+        assert first.query("DELETE FROM builds", f"SELECT count(*) FROM {table}") == [(0,)]
 
 
 def test_0001_projects_keep_seven_days_unless_told_otherwise(first: Upgrade) -> None:
@@ -247,9 +284,8 @@ def _last_push(tables: dict[str, Rows], manifest: dict[str, Any]) -> int | None:
         if (tag["repository_id"], tag["digest"]) == (repository_id, digest)
     ]
     pushed_at: int = manifest["pushed_at"]
-    if pushed := [tag["updated_at"] for tag in tags if tag["build_id"] is None]:
-        pushed_at = max(pushed_at, *pushed)
-        return pushed_at
+    if pushed := [int(tag["updated_at"]) for tag in tags if tag["build_id"] is None]:
+        return max(pushed_at, *pushed)
     is_child = any(
         (row["repository_id"], row["digest"], row["kind"]) == (repository_id, digest, "manifest")
         for row in tables["manifest_references"]
