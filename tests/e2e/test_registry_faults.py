@@ -72,6 +72,7 @@ def finish(connection: http.client.HTTPConnection) -> Response:
 # --- clients that go away ---------------------------------------------------------------------
 
 
+@pytest.mark.embedded_only
 def test_a_chunk_that_a_lost_connection_cut_off_goes_on_where_it_stopped(
     registry: Registry,
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_chunk_that_a_lost_connection_cut_off_goes_on_where_it_stopped(
     assert registry("GET", f"blobs/{digest}").body == LARGE[: 2 * MIB]
 
 
+@pytest.mark.embedded_only
 def test_a_single_request_that_a_lost_connection_cut_off_leaves_nothing(
     registry: Registry,
 ) -> None:
@@ -117,6 +119,7 @@ def test_a_single_request_that_a_lost_connection_cut_off_leaves_nothing(
     assert registry("HEAD", f"blobs/{digest}").status == 404
 
 
+@pytest.mark.embedded_only
 def test_a_retry_that_meets_its_own_lost_request_waits_for_it_to_end(registry: Registry) -> None:
     session = registry.start()
     first = begin(registry, "PATCH", session, 2 * MIB)
@@ -277,6 +280,7 @@ def check_whole(registry: Registry, tag: str) -> None:
         assert digest_of(blob.body) == needed["digest"]
 
 
+@pytest.mark.embedded_only
 def test_a_session_goes_on_after_a_kill(start_server: ServerFactory) -> None:
     server = start_server()
     registry = Registry(server, server.project_id, server.basic_auth)
@@ -298,6 +302,7 @@ def test_a_session_goes_on_after_a_kill(start_server: ServerFactory) -> None:
     assert registry("GET", f"blobs/{digest}").body == LARGE[: 2 * MIB]
 
 
+@pytest.mark.embedded_only
 def test_a_stopping_server_finishes_the_push_that_is_under_way(
     start_server: ServerFactory,
 ) -> None:
@@ -336,6 +341,7 @@ def test_sessions_that_nobody_goes_on_with_give_their_space_back(
     assert code(registry("GET", session)) == "BLOB_UPLOAD_UNKNOWN"
 
 
+@pytest.mark.embedded_only
 def test_a_request_that_outlasts_a_sessions_life_is_not_disturbed(
     start_server: ServerFactory,
 ) -> None:
