@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -31,6 +30,8 @@ from sqlalchemy import func, select, update
 
 from layover.adapters.sql import schema
 from layover.adapters.sql.builds import SqlBuildStore
+from layover.adapters.sql.database import Database
+from layover.adapters.sql.migrate import migrate
 from layover.adapters.sql.retention import SqlRetentionStore
 from layover.builds.models import Build, BuildOptions, BuildStatus
 from layover.errors import LayoverError
@@ -45,6 +46,8 @@ from layover.retention.collector import LEASE as COLLECTOR_LEASE_TIME
 from layover.retention.collector import Collector
 from layover.retention.receipts import KEY_BYTES, ReceiptService
 from tests.model.model import Content, Model, Refused, Unsure
+from tests.objects import S3Server
+from tests.postgres import Postgres
 from tests.stores import NOW, Stores, descriptor, image, index, opened, pieces
 
 RETENTION = timedelta(hours=2)
@@ -547,21 +550,54 @@ def run_model(
         )
 
 
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file that was migrated, to make others from: that takes no time."""
-    folder = tmp_path_factory.mktemp("template")
-    with opened(folder):
-        pass
-    return folder / "layover.db"
+Opener = Callable[[], AbstractContextManager[Stores]]
 
 
-def test_the_registry_is_what_the_model_says_on_sqlite(sqlite_template: Path) -> None:
+@contextmanager
+def on_sqlite() -> Iterator[Opener]:
+    """SQLite and files."""
+    with tempfile.TemporaryDirectory(prefix="layover-model-") as template:
+        # Migrated once, to make the others from: that takes no time.
+        with opened(Path(template)):
+            pass
+
+        @contextmanager
+        def open_() -> Iterator[Stores]:
+            with tempfile.TemporaryDirectory(prefix="layover-model-") as folder:
+                shutil.copy(Path(template) / "layover.db", folder)
+                with opened(Path(folder)) as stores:
+                    yield stores
+
+        yield open_
+
+
+@contextmanager
+def on_postgres(postgres: Postgres, s3: S3Server) -> Iterator[Opener]:
+    """PostgreSQL and S3."""
+    name = postgres.create()
+    database = Database(postgres.url(name))
+    migrate(database.engine)
+    database.close()
+
     @contextmanager
     def open_() -> Iterator[Stores]:
-        with tempfile.TemporaryDirectory(prefix="layover-model-") as folder:
-            shutil.copy(sqlite_template, folder)
-            with opened(Path(folder)) as stores:
-                yield stores
+        with (
+            tempfile.TemporaryDirectory(prefix="layover-model-") as folder,
+            postgres.database(name) as url,
+            opened(Path(folder), url, s3.bucket()) as stores,
+        ):
+            yield stores
 
-    run_model(open_, examples=EXAMPLES, steps=STEPS)
+    yield open_
+
+
+def test_the_registry_is_what_the_model_says_on_sqlite_and_files() -> None:
+    with on_sqlite() as open_:
+        run_model(open_, examples=EXAMPLES, steps=STEPS)
+
+
+def test_the_registry_is_what_the_model_says_on_postgresql_and_s3(
+    postgres: Postgres, s3: S3Server
+) -> None:
+    with on_postgres(postgres, s3) as open_:
+        run_model(open_, examples=EXAMPLES // 3, steps=STEPS)
