@@ -67,11 +67,17 @@ class BlobStore(Protocol):
         ...
 
     async def append(
-        self, parts: Sequence[Part], key: str, chunks: AsyncIterator[bytes], hashes: Sequence[Hash]
+        self,
+        parts: Sequence[Part],
+        key: str,
+        chunks: AsyncIterator[bytes],
+        hashes: Sequence[Hash],
+        *,
+        length: int | None = None,
     ) -> tuple[Part, ...]:
         """Write `chunks` behind `parts` and return the parts that there are then.
 
-        `key` is a place of the upload's. Feeds `hashes` alongside. What lies behind `parts` from
+        `key` is a place of the upload's; `length` is how much was announced. Feeds `hashes` alongside. What lies behind `parts` from
         an attempt that was cut off is overwritten; parts that are not returned any more are
         the caller's to delete.
         """
@@ -244,11 +250,14 @@ class RegistryStore(Protocol):
         lease: timedelta,
         *,
         pushes: bool,
+        build_id: str | None = None,
     ) -> StoredManifest | None:
         """As `find_manifest`, for a client that may push and will rely on the answer.
 
         What it is told stays for `lease`, give or take a hundredth, with all that it needs.
-        `pushes`: the client asks because it pushes, and leaves it at that when it is there.
+        `pushes`: the client asks because it pushes, the build `build_id` if it is one's, and
+        leaves it at that when it is there. It is not while the tag is another build's save tag
+        or becomes one: then the push has to come, for the tag to live as what was pushed last.
         """
         ...
 

@@ -233,7 +233,9 @@ class UploadService:
         key = await self._place(upload)
         parts = await self._or_end(
             upload.id,
-            self._blobs.append(upload.parts, key, aiter(content), [hash_] if hash_ else []),
+            self._blobs.append(
+                *(upload.parts, key, aiter(content), [hash_] if hash_ else []), length=length
+            ),
         )
         received = replace(
             upload,

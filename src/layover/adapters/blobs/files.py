@@ -103,7 +103,13 @@ class FileBlobStore:
                 yield found
 
     async def append(
-        self, parts: Sequence[Part], key: str, chunks: AsyncIterator[bytes], hashes: Sequence[Hash]
+        self,
+        parts: Sequence[Part],
+        key: str,
+        chunks: AsyncIterator[bytes],
+        hashes: Sequence[Hash],
+        *,
+        length: int | None = None,
     ) -> tuple[Part, ...]:
         path, offset = self._path(key), sum(part.size_bytes for part in parts)
         file = await self._open(lambda: _open_at(path, offset))

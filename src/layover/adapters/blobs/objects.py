@@ -50,6 +50,9 @@ _PARTS_AT_ONCE = 2
 # parts of an upload stay few however small the chunks are that it comes in.
 _SMALL_PART_BYTES = 8 << 20
 
+# How often a key's unfinished uploads are aborted until none is listed any more.
+_ABORTS = 5
+
 _THREADS = 16
 _LIST_PAGE = 1_000
 
@@ -210,7 +213,13 @@ class ObjectBlobStore:
                         )
 
     async def append(
-        self, parts: Sequence[Part], key: str, chunks: AsyncIterator[bytes], hashes: Sequence[Hash]
+        self,
+        parts: Sequence[Part],
+        key: str,
+        chunks: AsyncIterator[bytes],
+        hashes: Sequence[Hash],
+        *,
+        length: int | None = None,
     ) -> tuple[Part, ...]:
         check_key(key)
         async with aclosing(self._hashed(chunks, hashes)) as content:
@@ -220,7 +229,9 @@ class ObjectBlobStore:
             kept, again = list(parts), None
             if kept and kept[-1].size_bytes < _SMALL_PART_BYTES:
                 again = kept.pop()
-            size_bytes = await self._put(key, self._joined(again, first, content))
+            if length is not None and again is not None:
+                length += again.size_bytes
+            size_bytes = await self._put(key, self._joined(again, first, content), length)
         return (*kept, Part(key, size_bytes))
 
     async def publish(self, parts: Sequence[Part], key: str, hashes: Sequence[Hash]) -> str:
@@ -288,7 +299,7 @@ class ObjectBlobStore:
     async def _put(
         self, key: str, content: AsyncIterator[bytes], size_bytes: int | None = None
     ) -> int:
-        """Write an object, of `size_bytes` where that is known; return how long it is."""
+        """Write an object, of about `size_bytes` if that is known; return how long it is."""
         head: list[bytes] = []
         held = 0
         while held <= _PART_BYTES:
@@ -342,9 +353,14 @@ class ObjectBlobStore:
             name = f"{prefix}/{key}" if prefix else key
             # Asked again: a part that was on its way meanwhile may have brought one back
             # (Amazon S3 API, AbortMultipartUpload).
-            while uploads := _unfinished(client, address.netloc, name):
+            for _ in range(_ABORTS):
+                uploads = _unfinished(client, address.netloc, name)
                 for upload_id in uploads:
                     _abort_one(client, address.netloc, name, upload_id)
+                if not uploads:
+                    return
+        _log.error("upload_not_aborted", key=key)
+        raise StorageUnavailable
 
     def _client(self) -> Any:
         if self._s3 is None:
