@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.soak.run import WORKLOADS, Plan
-from tests.soak.soak import soak
+from tests.soak.soak import PAIRS, soak
 
 
 def seed() -> int:
@@ -17,14 +17,14 @@ def seed() -> int:
     return random.randrange(1 << 32)
 
 
-@pytest.mark.parametrize("pair", ["embedded", "scaled"])
+@pytest.mark.parametrize("kind", PAIRS)
 def test_of_a_mixed_workload_nothing_fails_nothing_is_lost_and_all_goes_at_its_time(
-    pair: str, own_folder: Path
+    kind: str, own_folder: Path
 ) -> None:
     plan = Plan(
         WORKLOADS["mixed"], seed=seed(), clients=8, grace=20, retentions=(10, 30), seconds=140
     )
-    assert soak(plan, own_folder, pair) == []
+    assert soak(plan, own_folder, kind) == []
 
 
 def test_a_server_that_is_killed_again_and_again_loses_nothing(own_folder: Path) -> None:
