@@ -325,9 +325,12 @@ class MemoryIdentityStore:
     async def has_organization(self) -> bool:
         return bool(self._projects)
 
-    async def create_first_tenant(self, tenant: FirstTenant, secret_hash: bytes) -> None:
+    async def create_first_tenant(self, tenant: FirstTenant, secret_hash: bytes) -> bool:
+        if self._projects:
+            return False
         self.add_project(tenant.project_id, tenant.admin.organization_id)
         self._tokens[secret_hash] = (tenant.admin, None)
+        return True
 
     async def server_key(self, name: str, candidate: bytes) -> bytes:
         return self._keys.setdefault(name, candidate)

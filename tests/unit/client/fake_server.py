@@ -12,7 +12,7 @@ import uvicorn
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from protobuf import Oneof
-from protobuf.wkt import Timestamp
+from protobuf.wkt import Duration, Timestamp
 
 from layover.rpc.depot.cli.v1 import build_pb as wire
 from layover.rpc.depot.cli.v1.build_connect import BuildService, BuildServiceASGIApplication
@@ -32,6 +32,7 @@ class FakeServer(BuildService):
         self.pending_answers = 0
         self.unavailable: dict[str, int] = {}
         self.cancels_at: datetime | None = None
+        self.retention: Duration | None = None
 
     def heard(self, name: str) -> list[Any]:
         """The requests of one method, in order."""
@@ -55,6 +56,7 @@ class FakeServer(BuildService):
             build_id=BUILD_ID,
             build_token=BUILD_TOKEN,
             project_id=PROJECT_ID,
+            retention=self.retention,
             additional_credentials=[wire.Credential(host=host, token="eDp5")],
             additional_tags=[wire.AdditionalTag(tag=f"{host}/{PROJECT_ID}:{BUILD_ID}", push=True)],
         )

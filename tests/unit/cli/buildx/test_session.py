@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from protobuf.wkt import Duration
 
 from layover.cli.buildx import session
 from layover.cli.buildx.metadata import MetadataUnwritable
@@ -98,6 +99,22 @@ def test_a_build_that_goes_well_is_reported_from_its_creation_to_its_end(
     assert messages.count("Waiting for a linux/amd64 builder") == 1
     assert "drawn\n" in messages
     assert f"layover pull {BUILD_ID}\n" in messages
+
+
+def test_the_server_is_told_how_long_to_keep_and_tells_how_long_it_will(
+    fake: FakeServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    buildx = Buildx(tmp_path, "true")
+    assert do(fake, buildx, tmp_path) == 0
+    fake.retention = Duration(seconds=36 * 3600)
+    assert do(fake, buildx, tmp_path, retention=timedelta(hours=36)) == 0
+    silent, asked = fake.heard("create_build")
+    assert silent.retention is None
+    assert asked.retention == Duration(seconds=36 * 3600)
+    messages = capfd.readouterr().err
+    # A server of the public API alone says nothing of it.
+    assert "It is saved. To pull it:" in messages
+    assert "It is saved for 36h. To pull it:" in messages
 
 
 def test_a_failed_build_has_buildx_s_status_and_last_error(
