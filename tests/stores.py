@@ -184,14 +184,17 @@ async def put_manifest(
     tag: str | None = None,
     build_id: str | None = None,
     now: datetime = NOW,
+    *,
+    may_miss_blobs: bool = False,
 ) -> Digest:
     """Store a manifest as the service does, at a standing time; `build_id` is a live build's."""
     if build_id is not None:
         await add_build(stores, repository, build_id)
     manifest = parse_manifest(body, None)
     stored = StoredManifest(Digest.of(body), manifest.media_type, body)
+    names = [Tag(tag)] if tag else []
     await stores.registry.put_manifest(
-        repository, stored, manifest, [Tag(tag)] if tag else [], build_id, now
+        repository, stored, manifest, names, build_id, now, may_miss_blobs=may_miss_blobs
     )
     return stored.digest
 

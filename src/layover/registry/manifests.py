@@ -99,15 +99,27 @@ class ManifestService:
         return stored, manifest.subject.digest if manifest.subject else None
 
     async def find(
-        self, repository: RepositoryName, reference: Reference, audience: Audience
+        self,
+        repository: RepositoryName,
+        reference: Reference,
+        audience: Audience,
+        build_id: str | None = None,
     ) -> StoredManifest:
-        """Raise ManifestUnknown unless the repository shows the manifest."""
+        """Raise ManifestUnknown unless the repository shows the manifest.
+
+        `build_id` is the build that a pusher would save it under.
+        """
         now = self._now()
         if audience is Audience.READER:
             stored = await self._store.find_manifest(repository, reference, now)
         else:
             stored = await self._store.lease_manifest(
-                repository, reference, now, self._lease, pushes=audience is Audience.PUSHER
+                repository,
+                reference,
+                now,
+                self._lease,
+                pushes=audience is Audience.PUSHER,
+                build_id=build_id,
             )
         if stored is None:
             gone = await self._store.find_gone(repository, reference, now)

@@ -56,6 +56,7 @@ from layover.oci.names import Reference, RepositoryName, Tag
 from layover.registry.models import (
     BlobInUse,
     BlobUnknown,
+    BuildOver,
     Gone,
     ManifestInUse,
     ManifestUnknown,
@@ -253,20 +254,25 @@ class SqlRegistryStore:
                 connection, repository, repository_id, manifest, now, may_miss=may_miss_blobs
             )
             insert_manifest(connection, repository_id, stored, manifest, now)
-            # Those that waited for it: indexes that name it, and what it is a referrer of.
-            retained_by = retaining(
-                connection, repository_id, parents(connection, repository_id, digest), now
-            )
             subjects = {str(manifest.subject.digest)} if manifest.subject else set[str]()
-            of_subject = retaining(connection, repository_id, subjects, now)
+            retained_by = set[int]()
+            # What was visible is retained with all that needs it already, however many builds
+            # share it.
+            if not visible_manifests(connection, repository_id, {str(digest)}, now):
+                # Those that waited for it: indexes that name it, and what it is a referrer of.
+                waiting = parents(connection, repository_id, digest) | subjects
+                retained_by = retaining(connection, repository_id, waiting, now)
             own: int | None = None
             if build_id is not None:
                 own = retention_of_build(connection, build_id, now)
-            elif names or not of_subject:
+                if own is None:
+                    # What nothing retains would be there for nobody, and for ever.
+                    raise BuildOver(build_id)
+            elif names or not visible_manifests(connection, repository_id, subjects, now):
                 own = retain_push(connection, repository.project_id, repository_id, digest, now)
             if own is not None:
                 retained_by.add(own)
-            retain(connection, repository_id, digest, retained_by | of_subject, now)
+            retain(connection, repository_id, digest, retained_by, now)
             end_lonely_pushes(connection, repository_id, digest)
             for tag in names:
                 assert own is not None
@@ -294,13 +300,18 @@ class SqlRegistryStore:
         lease: timedelta,
         *,
         pushes: bool,
+        build_id: str | None = None,
     ) -> StoredManifest | None:
         query = _MANIFEST_BY_TAG if isinstance(reference, Tag) else _MANIFEST_BY_DIGEST
         asked = {"repository": repository.value, "reference": str(reference), "now": now}
 
         def work(connection: Connection) -> StoredManifest | None:
             row = connection.execute(query, asked).first()
-            if row is None:
+            if row is None or (
+                pushes
+                and isinstance(reference, Tag)
+                and _is_to_be_pushed(connection, row.repository_id, reference, build_id)
+            ):
                 return None
             if not _is_leased(row.leased_until, now, lease):
                 connection.execute(
@@ -555,6 +566,19 @@ class SqlRegistryStore:
             return ReferrerPage(tuple(found), has_more=False)
 
         return await self._database.read(work)
+
+
+def _is_to_be_pushed(
+    connection: Connection, repository_id: int, tag: Tag, build_id: str | None
+) -> bool:
+    """Whether a push has to come although what it brings is there: the tag is another build's, or
+    nobody's yet, and would end with that."""
+    owner = connection.execute(
+        select(tags.c.build_id).where(
+            tags.c.repository_id == repository_id, tags.c.name == tag.value
+        )
+    ).scalar()
+    return owner != build_id and (owner is None or not is_named_for(tag, owner))
 
 
 def _is_leased(leased_until: datetime | None, now: datetime, lease: timedelta) -> bool:

@@ -1,6 +1,7 @@
 """What keeps content alive, on a transaction's connection (docs/decisions/0006)."""
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import (
@@ -36,12 +37,15 @@ from layover.adapters.sql.schema import (
 )
 from layover.builds.models import LIVE
 from layover.oci.digest import Digest
-from layover.oci.manifests import Manifest
+from layover.oci.manifests import InvalidManifest, Manifest
 from layover.oci.names import RepositoryName, Tag
 from layover.registry.models import BuildOver, ManifestBlobUnknown, TagProtected, is_named_for
 
 # For statements that are made once.
 NOW: BindParameter[datetime] = bindparam("now", type_=Timestamp)
+
+# What one push may make the database write of it, however little it names itself.
+MAX_REACHED = 20_000
 
 EXPIRED, DELETED, SUPERSEDED = "expired", "deleted", "superseded"
 
@@ -179,10 +183,41 @@ def retain(
     now: datetime,
 ) -> None:
     """Let the retentions retain the manifest and all that it reaches."""
-    ids = sorted(retention_ids)
+    ids = set(retention_ids)
     reached = _reached(connection, repository_id, str(digest), now)
-    for retention_id in ids:
-        for part in parts(reached):
+    _retain(connection, repository_id, reached.all, ids)
+    # What is there and is not to come back waits for nobody but the collector.
+    for part in parts(reached.over):
+        connection.execute(
+            update(manifests)
+            .where(
+                manifests.c.repository_id == repository_id,
+                manifests.c.digest.in_(part),
+                manifests.c.check_at.is_(None),
+            )
+            .values(check_at=now)
+        )
+    # What comes back belongs to everything that lives and needs it.
+    if (
+        retaining(connection, repository_id, _above(connection, repository_id, reached.back), now)
+        - ids
+    ):
+        for back in sorted(reached.back):
+            above = _above(connection, repository_id, {back})
+            below = _reached(connection, repository_id, back, now)
+            _retain(
+                connection,
+                repository_id,
+                below.all,
+                retaining(connection, repository_id, above, now) - ids,
+            )
+
+
+def _retain(
+    connection: Connection, repository_id: int, digests: set[str], retention_ids: set[int]
+) -> None:
+    for retention_id in sorted(retention_ids):
+        for part in parts(digests):
             insert_or_ignore_all(
                 connection,
                 retained_manifests,
@@ -190,12 +225,12 @@ def retain(
                     {
                         "retention_id": retention_id,
                         "repository_id": repository_id,
-                        "digest": reached_digest,
+                        "digest": digest,
                     }
-                    for reached_digest in part
+                    for digest in part
                 ],
             )
-    for part in parts(reached):
+    for part in parts(digests):
         connection.execute(
             update(manifests)
             .where(
@@ -207,21 +242,67 @@ def retain(
         )
 
 
-def _reached(connection: Connection, repository_id: int, root: str, now: datetime) -> set[str]:
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """What belongs to a manifest, itself included."""
+
+    all: set[str]
+    back: set[str]
+    """What of it was invisible, and is there for a pusher who was told so."""
+    over: set[str]
+    """What it names and what does not come back by that."""
+
+
+def _reached(connection: Connection, repository_id: int, root: str, now: datetime) -> _Reached:
     """The manifest, the manifests below it and the referrers of each, as far as they are there.
 
-    What is neither visible nor leased is over, and does not come back by being named.
+    What is neither visible nor leased is over, and does not come back by being named; but a lease
+    on an index is one on all that it needs. Raises InvalidManifest when that is too much.
     """
-    reached, new = set[str](), {root}
+    reached, over = set[str](), set[str]()
+    new = {root}
+    # Also one that is pushed itself, because of what was told of it.
+    leased = usable_manifests(connection, repository_id, new, now)
+    leased -= visible_manifests(connection, repository_id, new, now)
     while new:
         reached |= new
-        children = _children(connection, repository_id, new) - reached
-        if root in new:
-            children = usable_manifests(connection, repository_id, children, now)
-        # Below what may be named, everything that is there may be.
+        if len(reached) > MAX_REACHED:
+            raise InvalidManifest(f"more than {MAX_REACHED} manifests belong to {root}")
+        below_leased = _children(connection, repository_id, new & leased) - reached
+        children = _children(connection, repository_id, new - leased) - reached - below_leased
+        visible = visible_manifests(connection, repository_id, children | below_leased, now)
+        usable = usable_manifests(connection, repository_id, children - visible, now)
+        over |= children - visible - usable
+        leased |= (below_leased | usable) - visible
         referrers = _referrers(connection, repository_id, new) - reached
-        new = children | visible_manifests(connection, repository_id, referrers, now)
-    return reached
+        new = visible | usable | below_leased
+        new |= visible_manifests(connection, repository_id, referrers, now)
+    return _Reached(reached, leased - {root}, over - reached)
+
+
+def _above(connection: Connection, repository_id: int, digests: set[str]) -> set[str]:
+    """The indexes that name these manifests, and what these are referrers of."""
+    found = set[str]()
+    for part in parts(digests):
+        found |= set(
+            connection.execute(
+                select(manifest_references.c.manifest_digest).where(
+                    manifest_references.c.repository_id == repository_id,
+                    manifest_references.c.digest.in_(part),
+                    manifest_references.c.kind == TO_MANIFEST,
+                )
+            ).scalars()
+        )
+        found |= set(
+            connection.execute(
+                select(manifests.c.subject).where(
+                    manifests.c.repository_id == repository_id,
+                    manifests.c.digest.in_(part),
+                    manifests.c.subject.is_not(None),
+                )
+            ).scalars()
+        )
+    return found
 
 
 def _children(connection: Connection, repository_id: int, digests: set[str]) -> set[str]:
@@ -339,7 +420,16 @@ def check_blobs(
     """
     needed = {str(blob.digest): blob.digest for blob in manifest.needed_blobs}
     of_repository = repository_blobs.c.repository_id == repository_id
-    usable = or_(repository_blobs.c.leased_until > now, is_shown(now))
+    # A manifest that a pusher was told of is there with all that it needs.
+    named = exists().where(
+        manifest_references.c.repository_id == repository_blobs.c.repository_id,
+        manifest_references.c.digest == repository_blobs.c.digest,
+        manifest_references.c.kind == TO_BLOB,
+        manifests.c.repository_id == manifest_references.c.repository_id,
+        manifests.c.digest == manifest_references.c.manifest_digest,
+        manifests.c.leased_until > now,
+    )
+    usable = or_(repository_blobs.c.leased_until > now, is_shown(now), named)
     missing = dict(needed)
     for part in parts(needed):
         query = (

@@ -52,8 +52,9 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """An authorized reader: what it asks for, and the project that it reads from."""
+    """An authorized reader: who it is, what it asks for, and the project that it reads from."""
 
+    principal: Principal
     audience: Audience
     project: Project
 
@@ -110,7 +111,7 @@ class Authenticator:
             audience = Audience.READER
         if not may(caller.principal, Action.PUSH, project):
             audience = Audience.READER
-        return Reader(audience, project)
+        return Reader(caller.principal, audience, project)
 
     async def reads_catalog(self, request: Request) -> list[Project]:
         """The projects whose repositories the caller may list.

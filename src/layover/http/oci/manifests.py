@@ -55,7 +55,9 @@ class ManifestRoutes:
         repository = repository_of(request)
         reference = parse_reference(request.path_params["reference"])
         reader = await self._authenticator.reader(request, repository)
-        stored = await self._manifests.find(repository, reference, reader.audience)
+        stored = await self._manifests.find(
+            repository, reference, reader.audience, saved_by(reader.principal, repository)
+        )
         if reader.project.policy.extends_on_pull and request.method == "GET":
             await self._manifests.extend_pulled(repository, stored.digest)
             # Asked again: it is gone later now.
