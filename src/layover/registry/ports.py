@@ -77,9 +77,9 @@ class BlobStore(Protocol):
     ) -> tuple[Part, ...]:
         """Write `chunks` behind `parts` and return the parts that there are then.
 
-        `key` is a place of the upload's; `length` is how much was announced. Feeds `hashes` alongside. What lies behind `parts` from
-        an attempt that was cut off is overwritten; parts that are not returned any more are
-        the caller's to delete.
+        `key` is a place of the upload's; `length` is how much was announced. Feeds `hashes`
+        alongside. What lies behind `parts` from an attempt that was cut off is overwritten;
+        parts that are not returned any more are the caller's to delete.
         """
         ...
 

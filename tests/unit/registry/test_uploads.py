@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
-from layover.adapters.sql.schema import blobs, doomed_objects
+from layover.adapters.sql.quotas import used_bytes
+from layover.adapters.sql.schema import blobs, doomed_objects, projects
 from layover.errors import StorageError, StorageFull, StorageUnavailable
 from layover.oci.digest import Digest
 from layover.registry.blobs import BlobService
 from layover.registry.models import (
     BlobUnknown,
     DigestMismatch,
+    QuotaExceeded,
     UploadBusy,
     UploadOutOfOrder,
     UploadTruncated,
@@ -332,7 +334,7 @@ async def test_a_canceled_session_gives_its_space_back(stores: Stores, clock: Cl
 
 @asynccontextmanager
 async def being_written(
-    uploads: UploadService, upload_id: str
+    uploads: UploadService, upload_id: str, length: int | None = None
 ) -> AsyncIterator[tuple["asyncio.Task[Any]", asyncio.Event]]:
     """A request that has begun to write to the session, and waits for its event to end."""
     begun, ends = asyncio.Event(), asyncio.Event()
@@ -342,7 +344,7 @@ async def being_written(
         yield b"first"
         await ends.wait()
 
-    task = asyncio.create_task(uploads.append(REPOSITORY, upload_id, waits(), None))
+    task = asyncio.create_task(uploads.append(REPOSITORY, upload_id, waits(), None, length))
     await begun.wait()
     try:
         yield task, ends
@@ -544,6 +546,128 @@ async def test_a_blob_whose_bytes_are_lost_is_whole_again_once_it_is_brought_aga
     assert await content_of(stores, clock, digest) == LARGE
     await collect(stores)
     assert await content_of(stores, clock, digest) == LARGE
+
+
+# --- quota ------------------------------------------------------------------------------------
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+async def limited(stores: Stores) -> Stores:
+    """Stores whose project may take 4 MiB."""
+    statement = update(projects).where(projects.c.id == "mine").values(quota_bytes=4 * MIB)
+    await stores.database.write(lambda connection: connection.execute(statement))
+    return stores
+
+
+async def used(stores: Stores) -> int:
+    return await stores.database.read(lambda connection: used_bytes(connection, "mine"))
+
+
+async def unread() -> AsyncIterator[bytes]:
+    pytest.fail("a byte was read")
+    yield b""
+
+
+async def test_what_is_announced_and_does_not_fit_is_refused_unread(
+    limited: Stores, clock: Clock
+) -> None:
+    uploads, digest = service(limited, clock), Digest.of(b"")
+    with pytest.raises(QuotaExceeded):
+        await uploads.push(REPOSITORY, digest, unread(), 4 * MIB + 1)
+    upload = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, upload.id, pieces(LARGE), None, len(LARGE))
+    assert await used(limited) == len(LARGE)
+    with pytest.raises(QuotaExceeded):
+        await uploads.append(REPOSITORY, upload.id, unread(), None, 2 * MIB + 1)
+    # The session could only fail: what it held is given back.
+    assert await stored_uploads(limited) == set()
+    assert await used(limited) == 0
+    upload = await uploads.start(REPOSITORY)
+    with pytest.raises(QuotaExceeded):
+        await uploads.finish(REPOSITORY, upload.id, digest, unread(), None, 2**60)
+    assert await stored_uploads(limited) == set()
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_all_that_a_quota_leaves_can_be_used_to_the_byte(
+    limited: Stores, clock: Clock, announced: bool
+) -> None:
+    uploads = service(limited, clock)
+    content = LARGE + LARGE[1:] + b"."
+    upload = await uploads.start(REPOSITORY)
+    for start in range(0, 4 * MIB, MIB):
+        chunk = content[start : start + MIB]
+        cuts = (chunk[at : at + 60_000] for at in range(0, MIB, 60_000))
+        length = MIB if announced else None
+        await uploads.append(REPOSITORY, upload.id, pieces(*cuts), None, length)
+        assert await used(limited) == start + MIB
+    await uploads.finish(REPOSITORY, upload.id, Digest.of(content), pieces(), None, 0)
+    assert await content_of(limited, clock, Digest.of(content)) == content
+    assert await used(limited) == 4 * MIB
+    with pytest.raises(QuotaExceeded):
+        await uploads.start(REPOSITORY)
+    # Another project has its own.
+    await uploads.push(FOREIGN, Digest.of(content), pieces(content))
+
+
+async def test_what_is_not_announced_is_refused_where_it_crosses_the_limit(
+    limited: Stores, clock: Clock
+) -> None:
+    uploads, came = service(limited, clock), 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal came
+        while True:
+            came += 60_000
+            yield bytes(60_000)
+
+    upload = await uploads.start(REPOSITORY)
+    with pytest.raises(QuotaExceeded):
+        await uploads.append(REPOSITORY, upload.id, endless(), None)
+    assert 4 * MIB < came < 4 * MIB + 120_000
+    assert await stored_uploads(limited) == set()
+    assert await used(limited) == 0
+
+
+async def test_uploads_at_once_do_not_exceed_a_quota_together(
+    limited: Stores, clock: Clock
+) -> None:
+    with limited.replica() as other:
+        services = [service(limited, clock), service(other, clock)] * 3
+
+        async def push(number: int, announced: bool) -> bool:
+            content = bytes([number]) * MIB
+            cuts = (content[at : at + 60_000] for at in range(0, MIB, 60_000))
+            length = MIB if announced else None
+            try:
+                await services[number].push(REPOSITORY, Digest.of(content), pieces(*cuts), length)
+            except QuotaExceeded:
+                return False
+            return True
+
+        done = await asyncio.gather(*(push(number, number % 3 == 0) for number in range(6)))
+    assert 1 <= done.count(True) <= 4
+    assert await used(limited) == done.count(True) * MIB
+    assert await stored_uploads(limited) == set()
+
+
+async def test_what_was_announced_and_never_came_is_let_go_of(
+    limited: Stores, clock: Clock
+) -> None:
+    uploads = service(limited, clock)
+    upload = await uploads.start(REPOSITORY)
+    with pytest.raises(UploadTruncated):
+        await uploads.append(REPOSITORY, upload.id, truncated(b"part"), None, 3 * MIB)
+    assert await used(limited) == 4
+    # A process was killed that had let in 3 MiB: its session is not renewed.
+    await limited.uploads.reserve(upload.id, 3 * MIB)
+    other = await uploads.start(REPOSITORY)
+    async with being_written(uploads, other.id, length=MIB // 2):
+        clock.advance(timedelta(minutes=11))
+        await uploads.clean_up()
+        assert await used(limited) == 4 + MIB // 2
 
 
 # --- crashes ----------------------------------------------------------------------------------
