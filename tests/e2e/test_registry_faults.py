@@ -387,7 +387,9 @@ def test_a_blob_that_lost_bytes_on_the_disk_is_unknown_or_cut_off(
     assert (answer.status, code(answer)) == (404, "BLOB_UNKNOWN")
 
 
-def test_memory_does_not_grow_with_what_is_transferred(start_server: ServerFactory) -> None:
+def test_memory_does_not_grow_with_what_is_transferred(
+    start_server: ServerFactory, pair: str
+) -> None:
     server = start_server()
     registry = Registry(server, server.project_id, server.basic_auth)
     hash_ = hashlib.sha256()
@@ -422,7 +424,9 @@ def test_memory_does_not_grow_with_what_is_transferred(start_server: ServerFacto
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(push, range(4))) == [201] * 4
         assert list(pool.map(pull, range(4))) == [256 * MIB] * 4
-    assert server.peak_memory() - before < 64 * MIB
+    # A bucket takes no part below 5 MiB, so a transfer holds parts.
+    limit = 64 * MIB if pair == EMBEDDED else 128 * MIB
+    assert server.peak_memory() - before < limit
 
 
 def test_addresses_are_the_public_ones(start_server: ServerFactory) -> None:
