@@ -317,6 +317,53 @@ def test_a_project_s_policy_holds_for_what_is_saved_from_then_on(
     assert lives(server.save(context, "--retention", "36h")) == timedelta(hours=36)
 
 
+def test_a_pull_extends_a_build_where_the_project_says_so_and_nowhere_else(
+    start_server: ServerFactory, tmp_path: Path
+) -> None:
+    server = start_server()
+    saved = server.save(busybox_context(tmp_path / "context", "pulled"), "--retention", "1h")
+
+    def left() -> timedelta:
+        until = time_of(listed(server)[saved.id]["expiresAt"])
+        return until - datetime.now(UTC)
+
+    server.manifest(saved.id)
+    assert left() < timedelta(hours=1, seconds=1)
+    server.cli("projects", "update", "--retention", "72h", "--extend-on-pull")
+    server.manifest(saved.id)
+    assert timedelta(hours=71) < left() < timedelta(hours=72, seconds=1)
+    server.cli("projects", "update", "--retention", "1h", "--no-extend-on-pull")
+    server.manifest(saved.id)
+    assert timedelta(hours=71) < left()
+
+
+def test_a_bake_lives_and_dies_with_all_its_targets(server: LayoverServer, tmp_path: Path) -> None:
+    context = busybox_context(tmp_path / "context", "baked")
+    targets = {name: {"context": "."} for name in ("app", "worker")}
+    (context / "bake.json").write_text(
+        json.dumps({"group": {"default": {"targets": [*targets]}}, "target": targets})
+    )
+    metadata_file = tmp_path / "build.json"
+    baked = server.cli(
+        *("bake", "--save", "--retention", "36h", f"--metadata-file={metadata_file}"),
+        *("--save-tag", "nightly", "-f", "bake.json"),
+        cwd=context,
+    )
+    assert "It is saved for 36h." in baked.stderr
+    saved = server.saved(metadata_file)
+    assert lifetime(listed(server)[saved.id]) == timedelta(hours=36)
+    tags = [f"{name}-{target}" for name in (saved.id, "nightly") for target in targets]
+    until = {server.manifest(tag).headers["Sunset"] for tag in tags}
+    assert len(until) == 1
+    server.cli("builds", "keep", saved.id, "--for", "7d")
+    kept = {server.manifest(tag).headers["Sunset"] for tag in tags}
+    assert len(kept) == 1
+    assert kept != until
+    server.cli("builds", "rm", "--yes", saved.id)
+    asked = [("GET", f"/v2/{server.project_id}/manifests/{tag}") for tag in tags]
+    assert statuses(server, asked) == {404}
+
+
 def test_gc_takes_what_its_dry_run_names_and_nothing_else(
     start_server: ServerFactory, tmp_path: Path
 ) -> None:
