@@ -384,7 +384,8 @@ def _collect_manifests(
         retained_manifests.c.digest == manifests.c.digest,
     )
     # An index that something was told of needs what it names; the index's own end marks that.
-    # What a retained index needed when it was named is retained with it.
+    # What a retained index needed when it was named is retained with it, until its retention is
+    # let go: that takes many steps, and neither is the other's.
     parent = manifests.alias("parent")
     is_needed = exists().where(
         manifest_references.c.repository_id == manifests.c.repository_id,
@@ -395,6 +396,8 @@ def _collect_manifests(
         ~exists().where(
             retained_manifests.c.repository_id == parent.c.repository_id,
             retained_manifests.c.digest == parent.c.digest,
+            retentions.c.id == retained_manifests.c.retention_id,
+            retentions.c.ended_at.is_(None),
         ),
     )
     rows = connection.execute(

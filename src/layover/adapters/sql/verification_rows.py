@@ -186,6 +186,7 @@ def _forgotten_manifests(now: datetime) -> Select[Any]:
     )
     # An index that nothing retains keeps what it names, and its own end marks that.
     parent, held = manifests.alias("parent"), retained_manifests.alias("held")
+    keeping = retentions.alias("keeping")
     kept = (
         select(literal(1))
         .select_from(manifest_references)
@@ -203,10 +204,11 @@ def _forgotten_manifests(now: datetime) -> Select[Any]:
             ),
             ~exists(
                 select(literal(1))
-                .select_from(held)
+                .select_from(held.join(keeping, keeping.c.id == held.c.retention_id))
                 .where(
                     held.c.repository_id == manifest_references.c.repository_id,
                     held.c.digest == manifest_references.c.manifest_digest,
+                    keeping.c.ended_at.is_(None),
                 )
             ),
         )
