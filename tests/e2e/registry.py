@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import insert
 
 from layover.adapters.sql.database import insert_or_ignore
-from layover.adapters.sql.schema import builds, organizations, projects, tokens
+from layover.adapters.sql.schema import builds, organizations, projects, retentions, tokens
 from tests.e2e.server import LayoverServer, Response
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -235,6 +235,11 @@ def add_tenant(
                 seen_at=expires_at,
                 step_count=0,
                 log_size_bytes=0,
+            )
+        )
+        connection.execute(
+            insert(retentions).values(
+                project_id=name, build_id=tenant.build_id, created_at=created_at
             )
         )
         for kind, bound in bindings.items():
