@@ -3,7 +3,6 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,11 +40,15 @@ def database(settings: Settings) -> Iterator[Database]:
 async def _collects(database: Database) -> bool:
     """Whether the server could collect now; then it does, for a moment."""
     now = datetime.now(UTC)
-    names = {"name": server_leases.COLLECTOR, "holder": "server"}
+    until = now + timedelta(minutes=1)
     taken = await database.write(
-        partial(server_leases.take, **names, now=now, until=now + timedelta(minutes=1))
+        lambda connection: server_leases.take(
+            connection, server_leases.COLLECTOR, "server", now, until
+        )
     )
-    await database.write(partial(server_leases.release, **names))
+    await database.write(
+        lambda connection: server_leases.release(connection, server_leases.COLLECTOR, "server")
+    )
     return taken
 
 
