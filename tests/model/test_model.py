@@ -34,7 +34,7 @@ from layover.adapters.sql.database import Database
 from layover.adapters.sql.migrate import migrate
 from layover.adapters.sql.retention import SqlRetentionStore
 from layover.builds.models import Build, BuildOptions, BuildStatus
-from layover.errors import LayoverError
+from layover.errors import LayoverError, StorageFull, StorageUnavailable
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_MANIFEST
 from layover.oci.names import RepositoryName, Tag
@@ -102,6 +102,26 @@ class Doomed:
         return call
 
 
+class Failing:
+    """A blob store whose medium fails once: with the call of that number that touches it."""
+
+    def __init__(self, blobs: Any, fails_at: int, *, is_full: bool) -> None:
+        self._blobs, self._left, self._is_full = blobs, fails_at, is_full
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._blobs, name)
+        if name not in ("append", "publish", "delete", "size"):
+            return attribute
+
+        async def call(*arguments: Any, **more: Any) -> Any:
+            self._left -= 1
+            if self._left == -1:
+                raise StorageFull if self._is_full else StorageUnavailable
+            return await attribute(*arguments, **more)
+
+        return call
+
+
 class Registry(RuleBasedStateMachine):
     """One registry and its model; each rule does the same to both and compares what came of it."""
 
@@ -144,8 +164,13 @@ class Registry(RuleBasedStateMachine):
         async def both() -> Result:
             if not collecting:
                 return await work
-            result, _ = await asyncio.gather(work, self._collector().run_once())
-            return result
+            # Both to their ends, also where one of them fails.
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._collector().run_once())
+                done = await asyncio.gather(work, return_exceptions=True)
+            if isinstance(done[0], BaseException):
+                raise done[0]
+            return done[0]
 
         self.now += timedelta(milliseconds=1)
         return self.runner.run(both())
@@ -158,10 +183,10 @@ class Registry(RuleBasedStateMachine):
             return type(error).__name__
         return None
 
-    def _collector(self, killed_after: int | None = None) -> Collector:
+    def _collector(self, killed_after: int | None = None, blobs: Any = None) -> Collector:
         self.collections += 1
         store: Any = self.retention
-        blobs: Any = self.stores.blobs
+        blobs = blobs or self.stores.blobs
         if killed_after is not None:
             calls = [killed_after]
             store, blobs = Doomed(store, calls), Doomed(blobs, calls)
@@ -235,6 +260,30 @@ class Registry(RuleBasedStateMachine):
             )
             self.do(work, collecting=collecting)
             self.model.bring(named, self.now)
+
+    @rule(
+        repository=st.sampled_from(REPOSITORIES),
+        blob=st.sampled_from(sorted(BLOBS)),
+        fails_at=st.integers(0, 4),
+        is_full=st.booleans(),
+    )
+    def bring_a_blob_to_a_medium_that_fails(
+        self, repository: str, blob: str, fails_at: int, is_full: bool
+    ) -> None:
+        """The blob is there or it is not; what the attempt wrote takes no space in the end."""
+        blobs: Any = Failing(self.stores.blobs, fails_at, is_full=is_full)
+        uploads = UploadService(self.stores.uploads, blobs, self._now, LEASE, LEASE)
+        content = Digest.parse(blob), pieces(BLOBS[blob])
+        failed = self.outcome(uploads.push(RepositoryName(repository), *content))
+        if failed is None:
+            self.model.bring((repository, blob), self.now)
+        else:
+            assert failed == ("StorageFull" if is_full else "StorageUnavailable")
+
+    @rule(fails_at=st.integers(0, 4))
+    def collect_from_a_medium_that_fails(self, fails_at: int) -> None:
+        collector = self._collector(blobs=Failing(self.stores.blobs, fails_at, is_full=False))
+        self.do(collector.run_once())
 
     @rule(
         repository=st.sampled_from(REPOSITORIES),
@@ -510,6 +559,7 @@ class Registry(RuleBasedStateMachine):
     def _collect_all(self) -> None:
         # What one pass marks to be checked, such as an index's manifests, the next one may take.
         for _ in range(3):
+            self.do(self.uploads.clean_up())
             assert self.do(self._collector().run_once())
             self.now += COLLECTOR_LEASE
 
