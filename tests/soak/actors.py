@@ -422,7 +422,8 @@ class Actor:
             if unit.top.life.shown(began, time.time()) and not self._client.replicas_die:
                 raise Violation(f"build {unit.build_id} is not there to be deleted") from None
         ended = time.time()
-        for node in unit.nodes:
+        # A referrer that was pushed when the build was gone lives on its own.
+        for node in (unit.top, *unit.children):
             node.own.end(began, ended)
 
 

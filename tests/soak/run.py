@@ -267,9 +267,8 @@ class Run:
         print(f"stored for {len(kept)} kept: {self.cluster.stored_bytes()} bytes", flush=True)
         for unit in kept:
             with self.journal.event("last delete", **_facts(unit)):
-                if unit.build_id:
+                if unit.build_id and unit.top.own.gone_from == math.inf:
                     await actor.delete_build(unit)
-                    continue
                 # What was pushed by its digest has a life of its own.
                 for node in unit.nodes:
                     if node.own.gone_from == math.inf:
