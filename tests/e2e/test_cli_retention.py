@@ -15,6 +15,7 @@ import pytest
 from tests.e2e.conftest import ServerFactory
 from tests.e2e.engines import DockerEngine
 from tests.e2e.images import MIB, busybox_context, random_file
+from tests.e2e.pairs import EMBEDDED, REPLICATED
 from tests.e2e.processes import environment, run, wait_until
 from tests.e2e.registry import OCI_MANIFEST, Registry, basic, descriptor
 from tests.e2e.server import LayoverServer, SavedBuild
@@ -53,8 +54,7 @@ def lifetime(row: dict[str, Any]) -> timedelta:
 
 def stored(server: LayoverServer) -> int:
     """The bytes that the server's blobs take."""
-    folder = server.data_folder / "blobs"
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in server.blob_folder.rglob("*") if path.is_file())
 
 
 def everything_of(server: LayoverServer, build: SavedBuild, *tags: str) -> list[tuple[str, str]]:
@@ -135,6 +135,7 @@ def openssl_verifies(receipt: dict[str, Any], folder: Path) -> bool:
     return done.returncode == 0 and "Signature Verified Successfully" in done.stdout
 
 
+@pytest.mark.pairs(EMBEDDED, REPLICATED)
 def test_a_build_is_gone_at_its_time_with_its_bytes_and_leaves_a_receipt_that_openssl_believes(
     quick_server: LayoverServer, docker: DockerEngine, tmp_path: Path
 ) -> None:
@@ -364,6 +365,7 @@ def test_a_bake_lives_and_dies_with_all_its_targets(server: LayoverServer, tmp_p
     assert statuses(server, asked) == {404}
 
 
+@pytest.mark.pairs(EMBEDDED, REPLICATED)
 def test_gc_takes_what_its_dry_run_names_and_nothing_else(
     start_server: ServerFactory, tmp_path: Path
 ) -> None:
@@ -371,7 +373,8 @@ def test_gc_takes_what_its_dry_run_names_and_nothing_else(
 
     def gc(*flags: str) -> "subprocess.CompletedProcess[str]":
         data_dir = f"--data-dir={server.data_folder}"
-        return server.cli("admin", "gc", data_dir, *flags, env={"LAYOVER_GC_GRACE": "2s"})
+        # With the server's own settings.
+        return server.cli("admin", "gc", data_dir, *flags, env=server.env)
 
     assert "take nothing away" in gc("--dry-run").stderr
     empty = stored(server)
@@ -408,6 +411,7 @@ def test_gc_takes_what_its_dry_run_names_and_nothing_else(
     assert server.cli("builds", "receipt", removed.id).returncode == 0
 
 
+@pytest.mark.embedded_only
 def test_gc_of_what_is_no_data_folder_makes_none(tmp_path: Path, server: LayoverServer) -> None:
     for folder in (tmp_path / "missing", tmp_path):
         refused = server.cli("admin", "gc", "--data-dir", str(folder), check=False)
