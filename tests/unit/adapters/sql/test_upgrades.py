@@ -1,14 +1,15 @@
 """Each migration on a database that the release before it wrote, with data in it."""
 
 import hashlib
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
+from alembic import command, op
 from alembic.config import Config
 from sqlalchemy import Boolean, Engine, MetaData, inspect
 
@@ -117,6 +118,47 @@ def test_no_upgrade_breaks_a_foreign_key(tmp_path: Path, schema: str) -> None:
     upgrade = Upgrade(tmp_path, schema)
     assert upgrade.query("PRAGMA foreign_key_check") == []
     assert upgrade.query("PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.mark.parametrize(
+    "index", ["ix_retentions_expires_at", "ix_manifests_check_at", "ix_tags_retention_id"]
+)
+def test_an_upgrade_that_fails_changes_nothing_and_can_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: str
+) -> None:
+    whole = Upgrade(tmp_path / "whole", "0001")
+    released.restore("0001", tmp_path / "cut")
+    path = tmp_path / "cut" / "layover.db"
+    before = _dump(path)
+    create = op.create_index
+
+    def fails(name: str, *arguments: Any, **more: Any) -> None:
+        if name == index:
+            raise BrokenError
+        create(name, *arguments, **more)
+
+    monkeypatch.setattr(op, "create_index", fails)
+    database = Database(f"sqlite:///{path}")
+    try:
+        with pytest.raises(BrokenError):
+            migrate(database.engine)
+        assert _dump(path) == before
+        monkeypatch.undo()
+        migrate(database.engine)
+    finally:
+        database.close()
+    with closing(sqlite3.connect(path)) as connection:
+        for table, rows in whole.after.items():
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (len(rows),)
+
+
+class BrokenError(Exception):
+    """What a migration may run into."""
+
+
+def _dump(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as database:
+        return list(database.iterdump())
 
 
 def test_0001_every_row_is_kept_as_it_was(first: Upgrade) -> None:
