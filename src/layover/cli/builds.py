@@ -20,12 +20,12 @@ from layover.client.receipts import Receipt, checked
 from layover.rpc.layover.v1.builds_pb import Build, GetBuildResponse, Step
 from layover.units import told_duration
 
-_KEPT_COLUMNS = (Column("ID", "id"), Column("EXPIRES AT", "expiresAt"), Column("", "expiresIn"))
+_KEPT_COLUMNS = (Column("ID", "id"), Column("EXPIRES", "expiresIn"), Column("AT", "expiresAt"))
 _RECEIPT_COLUMNS = (
     Column("DIGEST", "digest"),
     Column("KIND", "kind"),
     Column("SIZE", "size", is_number=True),
-    Column("", "state"),
+    Column("STATE", "state"),
     Column("NEEDED BY", "by"),
 )
 
