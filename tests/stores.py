@@ -113,7 +113,11 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
 
 
 async def push_blob(
-    stores: Stores, repository: RepositoryName, content: bytes, now: datetime = NOW
+    stores: Stores,
+    repository: RepositoryName,
+    content: bytes,
+    now: datetime = NOW,
+    lease: timedelta = LEASE,
 ) -> Digest:
     """Put a blob's bytes and its link where they belong, with no service in between."""
     digest = Digest.of(content)
@@ -123,7 +127,7 @@ async def push_blob(
     await stores.uploads.create_upload(upload, now)
     parts = await stores.blobs.append((), key, pieces(content), [])
     blob = StoredBlob(digest, len(content), await stores.blobs.publish(parts, key, []))
-    await stores.uploads.link_upload(upload, blob, now, LEASE)
+    await stores.uploads.link_upload(upload, blob, now, lease)
     return digest
 
 

@@ -44,8 +44,6 @@ def _is_served(folder: Path) -> bool:
         locks = Path("/proc/locks").read_text()
     except OSError:
         return False
-    return any(
-        "FLOCK" in line.split() and f":{inode}" in line and line.split()[5].endswith(f":{inode}")
-        for line in locks.splitlines()
-        if len(line.split()) > 5
-    )
+    # "1: FLOCK ADVISORY WRITE 4711 fd:01:131 0 EOF" (proc(5)).
+    held = (line.split() for line in locks.splitlines() if " FLOCK " in line)
+    return any(fields[-3].rpartition(":")[2] == str(inode) for fields in held)
