@@ -11,7 +11,7 @@ from layover.builds.life import BuildService
 from layover.builds.models import Build, PageKey, SavedImage
 from layover.builds.ports import BuildStore, SavedImages
 from layover.identity.access import Action
-from layover.identity.models import Principal
+from layover.identity.models import Principal, Project
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1_000
@@ -69,6 +69,10 @@ class ListingService:
     async def sizes(self, builds: Sequence[Build]) -> dict[str, int]:
         """The saved bytes of each build, in one query; a build without any may be missing."""
         return await self._images.sizes([build.id for build in builds])
+
+    async def used_bytes(self, project: Project) -> int:
+        """What counts for the project's quota. The caller has authorized it."""
+        return await self._images.used_bytes(project.id)
 
 
 def encode_page_token(last: Build) -> str:

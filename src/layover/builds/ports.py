@@ -127,6 +127,10 @@ class SavedImages(Protocol):
         """The distinct bytes of each build's images; a build without any may be missing."""
         ...
 
+    async def used_bytes(self, project_id: str) -> int:
+        """What counts for the project's quota: its blobs, and uploads under way."""
+        ...
+
 
 class Builder(Protocol):
     """A BuildKit daemon, whoever runs it."""

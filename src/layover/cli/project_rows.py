@@ -3,7 +3,7 @@
 from protobuf.wkt import Duration
 
 from layover.cli.build_rows import moment
-from layover.cli.output import Column, Row, rfc3339
+from layover.cli.output import Column, Row, rfc3339, size
 from layover.rpc.layover.v1.projects_pb import Project
 from layover.units import told_duration, told_size
 
@@ -16,6 +16,8 @@ COLUMNS = (
     Column("PULL EXTENDS", "extends"),
     Column("QUOTA", "quota", is_number=True),
 )
+# Of one project: adding up what it takes is not for a list.
+DETAILED_COLUMNS = (*COLUMNS, Column("USED", "used", is_number=True))
 
 
 def quota(project: Project) -> int | None:
@@ -38,6 +40,12 @@ def project_row(project: Project) -> Row:
     }
 
 
+def detailed_row(project: Project) -> Row:
+    """As `project_row`, with what the project's blobs take."""
+    used = project.used_bytes if project.has_field("used_bytes") else None
+    return {**project_row(project), "usedBytes": used}
+
+
 def shown_project(project: Project) -> dict[str, str]:
     """A project as a table has it."""
     limit = quota(project)
@@ -49,6 +57,7 @@ def shown_project(project: Project) -> dict[str, str]:
         "maximum": _told(project.max_retention),
         "extends": "yes" if project.extends_on_pull else "no",
         "quota": "none" if limit is None else told_size(limit),
+        "used": size(project.used_bytes) if project.has_field("used_bytes") else "",
     }
 
 

@@ -20,7 +20,7 @@ from layover.cli.options import (
     server_options,
 )
 from layover.cli.output import print_rows
-from layover.cli.project_rows import COLUMNS, project_row, shown_project
+from layover.cli.project_rows import DETAILED_COLUMNS, detailed_row, shown_project
 from layover.client.address import Server
 from layover.client.api import Client
 from layover.rpc.layover.v1.projects_pb import NoQuota, Project, UpdateProjectRequest
@@ -71,7 +71,7 @@ _PROJECT_ID = click.argument("project_id", metavar="[PROJECT_ID]", required=Fals
 def get(
     project_id: str | None, project: str | None, form: str, url: str | None, token: str | None
 ) -> None:
-    """Show a project and its policy."""
+    """Show a project, its policy, and how much of its quota is used."""
     named = _named(project_id, project)
     _print(run(_get(find_server(url, token), named)), form)
 
@@ -140,7 +140,7 @@ def _named(argument: str | None, option: str | None) -> str | None:
 
 
 def _print(project: Project, form: str) -> None:
-    print_rows([project_row(project)], [shown_project(project)], COLUMNS, form)
+    print_rows([detailed_row(project)], [shown_project(project)], DETAILED_COLUMNS, form)
 
 
 async def _get(server: Server, named: str | None) -> Project:

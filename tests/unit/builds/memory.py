@@ -215,6 +215,9 @@ class MemoryImages:
     async def of_build(self, project_id: str, build_id: str) -> list[SavedImage]:
         return list(self._images.get(build_id, ()))
 
+    async def used_bytes(self, project_id: str) -> int:
+        return sum(image.size_bytes for images in self._images.values() for image in images)
+
     async def sizes(self, build_ids: Sequence[str]) -> dict[str, int]:
         return {
             build_id: sum(image.size_bytes for image in self._images[build_id])

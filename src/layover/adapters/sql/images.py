@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from layover.adapters.sql.database import Database
+from layover.adapters.sql.quotas import used_bytes
 from layover.adapters.sql.schema import blobs, manifest_references, manifests, repositories, tags
 from layover.builds.models import SavedImage
 from layover.oci.manifests import INDEX_TYPES, parse_manifest
@@ -75,6 +76,9 @@ class SqlSavedImages:
             )
             for tagged in found
         ]
+
+    async def used_bytes(self, project_id: str) -> int:
+        return await self._database.read(lambda connection: used_bytes(connection, project_id))
 
     async def sizes(self, build_ids: Sequence[str]) -> dict[str, int]:
         if not build_ids:

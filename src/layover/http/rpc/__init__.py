@@ -65,7 +65,7 @@ def connect_apps(
             codecs=CODECS,
         ),
         OwnProjectsServiceASGIApplication(
-            OwnProjectsRpc(identity, builds),
+            OwnProjectsRpc(identity, builds, listing),
             interceptors=interceptors,
             read_max_bytes=MAX_MESSAGE_BYTES,
             codecs=CODECS,

@@ -7,6 +7,7 @@ from connectrpc.request import RequestContext
 from protobuf import Oneof
 
 from layover.builds.life import BuildService
+from layover.builds.listing import ListingService
 from layover.http.rpc.authentication import caller
 from layover.http.rpc.convert import to_duration, to_length, to_timestamp
 from layover.identity.access import Action
@@ -45,9 +46,12 @@ class ProjectsRpc(projects_connect.ProjectsService):
 class OwnProjectsRpc(own_connect.ProjectsService):
     """Shows projects with their policies, and changes these."""
 
-    def __init__(self, identity: IdentityService, builds: BuildService) -> None:
+    def __init__(
+        self, identity: IdentityService, builds: BuildService, listing: ListingService
+    ) -> None:
         self._identity = identity
         self._builds = builds
+        self._listing = listing
 
     async def list_projects(
         self, request: own.ListProjectsRequest, ctx: Context
@@ -61,7 +65,7 @@ class OwnProjectsRpc(own_connect.ProjectsService):
         project = await self._builds.project(
             caller(), Action.SEE_PROJECT, request.project_id or None
         )
-        return own.GetProjectResponse(project=_project(project))
+        return own.GetProjectResponse(project=await self._with_use(project))
 
     async def update_project(
         self, request: own.UpdateProjectRequest, ctx: Context
@@ -73,7 +77,12 @@ class OwnProjectsRpc(own_connect.ProjectsService):
         project = await self._identity.change_policy(
             caller(), found.id, lambda policy: replace(policy, **changes)
         )
-        return own.UpdateProjectResponse(project=_project(project))
+        return own.UpdateProjectResponse(project=await self._with_use(project))
+
+    async def _with_use(self, project: Project) -> own.Project:
+        message = _project(project)
+        message.used_bytes = await self._listing.used_bytes(project)
+        return message
 
 
 def _changes(request: own.UpdateProjectRequest) -> dict[str, Any]:

@@ -71,6 +71,15 @@ async def test_a_saved_image_has_its_platform_and_its_size(
     assert await images.of_build("mine", "b2") == []
 
 
+async def test_a_project_s_blobs_count_once_each_for_what_it_uses(
+    stores: Stores, images: SqlSavedImages
+) -> None:
+    await save(stores, "b1", "b1", b"layer")
+    await save(stores, "b2", "b2", b"layer", b"another")
+    assert await images.used_bytes("mine") == len(CONFIG + b"layeranother")
+    assert await images.used_bytes("foreign") == 0
+
+
 async def test_a_manifest_is_read_once_however_many_tags_name_it(
     stores: Stores, images: SqlSavedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:

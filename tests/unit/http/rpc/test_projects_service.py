@@ -52,6 +52,14 @@ async def get(api: Api) -> own.Project:
     return project
 
 
+async def test_a_project_tells_what_it_takes_and_a_listing_does_not() -> None:
+    api = await make_api()
+    api.world.images.save(await api.world.finished(), "one", "two")
+    assert (await get(api)).used_bytes == 2000
+    listed = await api.own_projects.list_projects(own.ListProjectsRequest(), headers=api.user)
+    assert not any(project.has_field("used_bytes") for project in listed.projects)
+
+
 async def test_an_update_changes_what_it_names_and_nothing_else() -> None:
     api = await make_api()
     before = await get(api)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from protobuf.wkt.google.protobuf.timestamp_pb import Timestamp
 
 
-_ProjectFields: TypeAlias = Literal["id", "name", "organization_id", "organization_name", "created_at", "retention", "max_retention", "extends_on_pull", "quota_bytes"]
+_ProjectFields: TypeAlias = Literal["id", "name", "organization_id", "organization_name", "created_at", "retention", "max_retention", "extends_on_pull", "quota_bytes", "used_bytes"]
 
 class Project(Message[_ProjectFields]):
     """
@@ -74,9 +74,15 @@ class Project(Message[_ProjectFields]):
             ```proto
             optional int64 quota_bytes = 9;
             ```
+        used_bytes:
+            What its blobs take, uploads under way included. Left out of listings.
+
+            ```proto
+            optional int64 used_bytes = 10;
+            ```
     """
 
-    __slots__ = ("id", "name", "organization_id", "organization_name", "created_at", "retention", "max_retention", "extends_on_pull", "quota_bytes")
+    __slots__ = ("id", "name", "organization_id", "organization_name", "created_at", "retention", "max_retention", "extends_on_pull", "quota_bytes", "used_bytes")
 
     if TYPE_CHECKING:
 
@@ -92,6 +98,7 @@ class Project(Message[_ProjectFields]):
             max_retention: Duration | None = None,
             extends_on_pull: bool = False,
             quota_bytes: int | None = None,
+            used_bytes: int | None = None,
         ) -> None:
             pass
 
@@ -104,6 +111,7 @@ class Project(Message[_ProjectFields]):
         max_retention: Duration | None
         extends_on_pull: bool
         quota_bytes: int
+        used_bytes: int
 
 _ListProjectsRequestFields: TypeAlias = NoReturn
 
@@ -309,7 +317,7 @@ class UpdateProjectResponse(Message[_UpdateProjectResponseFields]):
 
 
 _DESC = file_desc(
-    b'\n\x19layover/v1/projects.proto\x12\nlayover.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\x95\x03\n\x07Project\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\'\n\x0forganization_id\x18\x03 \x01(\tR\x0eorganizationId\x12+\n\x11organization_name\x18\x04 \x01(\tR\x10organizationName\x129\n\ncreated_at\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x127\n\tretention\x18\x06 \x01(\x0b2\x19.google.protobuf.DurationR\tretention\x12>\n\rmax_retention\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x0cmaxRetention\x12&\n\x0fextends_on_pull\x18\x08 \x01(\x08R\rextendsOnPull\x12$\n\x0bquota_bytes\x18\t \x01(\x03H\x00R\nquotaBytes\x88\x01\x01B\x0e\n\x0c_quota_bytes"\x15\n\x13ListProjectsRequest"G\n\x14ListProjectsResponse\x12/\n\x08projects\x18\x01 \x03(\x0b2\x13.layover.v1.ProjectR\x08projects"2\n\x11GetProjectRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId"C\n\x12GetProjectResponse\x12-\n\x07project\x18\x01 \x01(\x0b2\x13.layover.v1.ProjectR\x07project"\t\n\x07NoQuota"\xcd\x02\n\x14UpdateProjectRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x127\n\tretention\x18\x02 \x01(\x0b2\x19.google.protobuf.DurationR\tretention\x12>\n\rmax_retention\x18\x03 \x01(\x0b2\x19.google.protobuf.DurationR\x0cmaxRetention\x12+\n\x0fextends_on_pull\x18\x04 \x01(\x08H\x01R\rextendsOnPull\x88\x01\x01\x12!\n\x0bquota_bytes\x18\x05 \x01(\x03H\x00R\nquotaBytes\x120\n\x08no_quota\x18\x06 \x01(\x0b2\x13.layover.v1.NoQuotaH\x00R\x07noQuotaB\x07\n\x05quotaB\x12\n\x10_extends_on_pull"F\n\x15UpdateProjectResponse\x12-\n\x07project\x18\x01 \x01(\x0b2\x13.layover.v1.ProjectR\x07project2\x87\x02\n\x0fProjectsService\x12Q\n\x0cListProjects\x12\x1f.layover.v1.ListProjectsRequest\x1a .layover.v1.ListProjectsResponse\x12K\n\nGetProject\x12\x1d.layover.v1.GetProjectRequest\x1a\x1e.layover.v1.GetProjectResponse\x12T\n\rUpdateProject\x12 .layover.v1.UpdateProjectRequest\x1a!.layover.v1.UpdateProjectResponseb\x06proto3',
+    b'\n\x19layover/v1/projects.proto\x12\nlayover.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xc8\x03\n\x07Project\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\'\n\x0forganization_id\x18\x03 \x01(\tR\x0eorganizationId\x12+\n\x11organization_name\x18\x04 \x01(\tR\x10organizationName\x129\n\ncreated_at\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x127\n\tretention\x18\x06 \x01(\x0b2\x19.google.protobuf.DurationR\tretention\x12>\n\rmax_retention\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x0cmaxRetention\x12&\n\x0fextends_on_pull\x18\x08 \x01(\x08R\rextendsOnPull\x12$\n\x0bquota_bytes\x18\t \x01(\x03H\x00R\nquotaBytes\x88\x01\x01\x12"\n\nused_bytes\x18\n \x01(\x03H\x01R\tusedBytes\x88\x01\x01B\x0e\n\x0c_quota_bytesB\r\n\x0b_used_bytes"\x15\n\x13ListProjectsRequest"G\n\x14ListProjectsResponse\x12/\n\x08projects\x18\x01 \x03(\x0b2\x13.layover.v1.ProjectR\x08projects"2\n\x11GetProjectRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId"C\n\x12GetProjectResponse\x12-\n\x07project\x18\x01 \x01(\x0b2\x13.layover.v1.ProjectR\x07project"\t\n\x07NoQuota"\xcd\x02\n\x14UpdateProjectRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x127\n\tretention\x18\x02 \x01(\x0b2\x19.google.protobuf.DurationR\tretention\x12>\n\rmax_retention\x18\x03 \x01(\x0b2\x19.google.protobuf.DurationR\x0cmaxRetention\x12+\n\x0fextends_on_pull\x18\x04 \x01(\x08H\x01R\rextendsOnPull\x88\x01\x01\x12!\n\x0bquota_bytes\x18\x05 \x01(\x03H\x00R\nquotaBytes\x120\n\x08no_quota\x18\x06 \x01(\x0b2\x13.layover.v1.NoQuotaH\x00R\x07noQuotaB\x07\n\x05quotaB\x12\n\x10_extends_on_pull"F\n\x15UpdateProjectResponse\x12-\n\x07project\x18\x01 \x01(\x0b2\x13.layover.v1.ProjectR\x07project2\x87\x02\n\x0fProjectsService\x12Q\n\x0cListProjects\x12\x1f.layover.v1.ListProjectsRequest\x1a .layover.v1.ListProjectsResponse\x12K\n\nGetProject\x12\x1d.layover.v1.GetProjectRequest\x1a\x1e.layover.v1.GetProjectResponse\x12T\n\rUpdateProject\x12 .layover.v1.UpdateProjectRequest\x1a!.layover.v1.UpdateProjectResponseb\x06proto3',
     [
         duration_pb.desc(),
         timestamp_pb.desc(),
