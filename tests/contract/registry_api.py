@@ -1,5 +1,6 @@
 """The registry's HTTP surface over a test's stores, by a clock that the test moves."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -147,7 +148,10 @@ class RegistryApi:
         sent: list[Message] = []
 
         async def receive() -> Message:
-            return messages.pop() if messages else {"type": "http.disconnect"}
+            if not messages:
+                # It waits for its answer.
+                await asyncio.Event().wait()
+            return messages.pop()
 
         async def send(message: Message) -> None:
             sent.append(message)

@@ -7,6 +7,7 @@ connection lasts.
 """
 
 import asyncio
+import json
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -56,6 +57,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._progressed = True
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, in the form of the registry's errors, and hang up.
+
+        uvicorn's own answer is plain text, before any route is known.
+        """
+        error = {"code": "UNSUPPORTED", "message": msg, "detail": None}
+        body = json.dumps({"errors": [error]}).encode()
+        head = (
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
 
     def _wait_for_head(self) -> None:
         self._stop_waiting()

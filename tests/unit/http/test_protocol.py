@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -60,6 +61,23 @@ async def received(reader: asyncio.StreamReader) -> bytes:
             return await reader.read(-1)
     except ConnectionResetError:
         return b""
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\x16\x03\x01\r\n\r\n", b"GET /v2/ HTTP/9.9\r\n\r\n", b"nonsense\r\n\r\n"],
+    ids=repr,
+)
+async def test_what_is_no_http_is_refused_in_the_form_of_the_registrys_errors(
+    garbage: bytes,
+) -> None:
+    async with connected() as (reader, writer):
+        await send(writer, garbage)
+        head, _, body = (await received(reader)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert f"content-length: {len(body)}".encode() in head
+    (error,) = json.loads(body)["errors"]
+    assert (error["code"], set(error)) == ("UNSUPPORTED", {"code", "message", "detail"})
 
 
 @pytest.mark.parametrize(
