@@ -239,6 +239,22 @@ def test_a_blob_is_pushed_in_every_way_there_is(registry: Registry, content: byt
     assert code(registry("GET", session)) == "BLOB_UPLOAD_UNKNOWN"
 
 
+def test_a_last_request_whose_answer_was_lost_can_be_made_again(registry: Registry) -> None:
+    content = b"whose answer was lost"
+    digest, session = digest_of(content), registry.start()
+    assert registry("PATCH", session, content).status == 202
+    other = registry.at(f"{registry.repository}-other")
+    for _ in range(2):
+        answer = registry("PUT", f"{session}?digest={digest}")
+        assert (answer.status, answer.headers["Docker-Content-Digest"]) == (201, digest)
+        # What is not there was not finished before, nor is what another repository has.
+        path = session.rsplit("/", 1)[1]
+        unknown = other("PUT", f"blobs/uploads/{path}?digest={digest}")
+        assert (unknown.status, code(unknown)) == (404, "BLOB_UPLOAD_UNKNOWN")
+    unknown = registry("PUT", f"{session}?digest={digest_of(b'another')}")
+    assert (unknown.status, code(unknown)) == (404, "BLOB_UPLOAD_UNKNOWN")
+
+
 def test_a_chunk_of_unknown_length_is_taken(registry: Registry) -> None:
     session = registry.start()
     answer = raw(
@@ -325,6 +341,13 @@ def test_tags_and_manifests_are_deleted_and_blobs_go_along(
         assert (again.status, code(again)) == (404, expected)
 
 
+def test_a_blob_that_no_manifest_needs_is_deleted(registry: Registry) -> None:
+    digest = registry.push_blob(b"needed by nobody")
+    assert registry("DELETE", f"blobs/{digest}").status == 202
+    for method in ("GET", "DELETE"):
+        assert code(registry(method, f"blobs/{digest}")) == "BLOB_UNKNOWN"
+
+
 def test_what_an_index_needs_is_not_deleted(registry: Registry) -> None:
     child = registry.push_image("child", b"layer")
     registry.push_manifest("multi", index(child))
@@ -341,13 +364,6 @@ def test_tags_are_listed_in_pages_that_lead_to_each_other(registry: Registry) ->
     for name in names[1:]:
         registry.push_manifest(name, body)
     whole = registry("GET", "tags/list")
-def test_a_blob_that_no_manifest_needs_is_deleted(registry: Registry) -> None:
-    digest = registry.push_blob(b"needed by nobody")
-    assert registry("DELETE", f"blobs/{digest}").status == 202
-    for method in ("GET", "DELETE"):
-        assert code(registry(method, f"blobs/{digest}")) == "BLOB_UNKNOWN"
-
-
     assert whole.json() == {"name": registry.repository, "tags": names}
     assert "Link" not in whole.headers
     seen, path = [], "tags/list?n=2"

@@ -195,7 +195,7 @@ class UploadService:
             await self._end(upload_id)
 
     async def clean_up(self) -> int:
-        """Remove what no live session needs; return how many keys' bytes went."""
+        """End the sessions that expired; return how many keys the collector removes for it."""
         now = self._now()
         # However short a session's life is, it goes on while a request is writing to it.
         busy = [upload_id for (_, upload_id), lock in self._locks.items() if lock.locked()]
@@ -204,7 +204,7 @@ class UploadService:
         keys = 0
         for upload_id in await self._store.expired_uploads(now):
             # Its owner may have gone on with it since it was listed.
-            keys += await self._end(upload_id, if_expired=True)
+            keys += await self._end(upload_id, if_expired=True, removes=False)
         live = await self._store.live_uploads(now)
         for upload_id in self._hashes.keys() - live:
             del self._hashes[upload_id]

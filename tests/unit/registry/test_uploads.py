@@ -453,6 +453,7 @@ async def test_cleaning_up_removes_exactly_what_no_live_session_needs(
     fresh = await uploads.start(REPOSITORY)
     await uploads.push(REPOSITORY, Digest.of(b"blob"), pieces(b"blob"))
     assert await uploads.clean_up() == 1
+    await collect(stores)
     (part,) = (await uploads.find(REPOSITORY, live.id)).parts
     assert await stored_uploads(stores) == {part.key, live.id, fresh.id}
     assert uploads._hashes.keys() == {live.id}

@@ -14,7 +14,7 @@ from layover.identity.access import Action
 from layover.oci.digest import Digest
 from layover.oci.names import RepositoryName
 from layover.registry.blobs import BlobService
-from layover.registry.models import Upload
+from layover.registry.models import BlobUnknown, Upload, UploadUnknown
 from layover.registry.uploads import UploadService
 
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/(?:\d+|\*))?", re.ASCII)
@@ -71,11 +71,14 @@ class UploadRoutes:
                 if "digest" not in request.query_params:
                     raise InvalidRequest("the digest parameter is missing")
                 digest = Digest.parse(request.query_params["digest"])
-                await self._uploads.finish(
-                    *(repository, upload_id, digest, content(request)),
-                    start=_first_byte(request),
-                    length=_length(request),
-                )
+                try:
+                    await self._uploads.finish(
+                        *(repository, upload_id, digest, content(request)),
+                        start=_first_byte(request),
+                        length=_length(request),
+                    )
+                except UploadUnknown as unknown:
+                    await self._finished_before(repository, digest, unknown)
                 return _created(repository, digest)
             case "DELETE":
                 await self._uploads.cancel(repository, upload_id)
@@ -83,6 +86,18 @@ class UploadRoutes:
             case _:
                 upload = await self._uploads.find(repository, upload_id)
                 return _session(HTTPStatus.NO_CONTENT, upload)
+
+    async def _finished_before(
+        self, repository: RepositoryName, digest: Digest, unknown: UploadUnknown
+    ) -> None:
+        """Let a client that lost the answer to its last request make that request again.
+
+        Its session is gone, then, and the blob is there. Raises `unknown` when it is not.
+        """
+        try:
+            await self._blobs.find(repository, digest, may_push=True)
+        except BlobUnknown:
+            raise unknown from None
 
 
 def _length(request: Request) -> int | None:
