@@ -8,9 +8,9 @@ from layover.adapters.sql.builds import SqlBuildStore
 from layover.adapters.sql.retention import SqlRetentionStore
 from layover.builds.models import BuildStatus
 from layover.oci.digest import Digest
-from layover.oci.manifests import OCI_MANIFEST, InvalidManifest
+from layover.oci.manifests import OCI_MANIFEST, InvalidManifest, parse_manifest
 from layover.oci.names import Reference, RepositoryName, Tag
-from layover.registry.models import ManifestBlobUnknown
+from layover.registry.models import ManifestBlobUnknown, StoredManifest
 from tests.stores import (
     LEASE,
     NOW,
@@ -150,6 +150,25 @@ async def test_a_child_that_a_pusher_was_told_of_comes_back_with_its_index(
     await collect(stores, now + LEASE)
     assert await shows(stores, digest, now + RETENTION - SECOND)
     assert await stores.registry.find_blob(REPOSITORY, LAYER, now + RETENTION - SECOND)
+
+
+async def test_a_child_that_a_pusher_brought_outlives_a_short_retention_for_its_index(
+    stores: Stores,
+) -> None:
+    child = await push_image(stores, REPOSITORY, b"layer")
+    parsed = parse_manifest(child, None)
+    stored = StoredManifest(Digest.of(child), parsed.media_type, child)
+    await stores.registry.put_manifest(
+        REPOSITORY, stored, parsed, [], None, OVER - SECOND, lease=LEASE
+    )
+    # As if it had been pushed to live for a second.
+    await stores.registry.delete_manifest(REPOSITORY, stored.digest, OVER)
+    now = OVER - SECOND + LEASE - SECOND
+    await collect(stores, now)
+    assert not await shows(stores, stored.digest, now)
+    await put_manifest(stores, REPOSITORY, index(child), "v1", now=now)
+    await collect(stores, now + LEASE)
+    assert await shows(stores, stored.digest, now + RETENTION - SECOND)
 
 
 @pytest.mark.parametrize("is_nested", [False, True])

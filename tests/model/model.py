@@ -250,6 +250,7 @@ class Model:
         for retention in retentions:
             retention.retained |= reached
         self._end_lonely(repository, content.digest, now)
+        self.tell(named, now)
         for tag in tags:
             assert own is not None
             self.tags[repository, tag] = Tag(content.digest, own, build_id)

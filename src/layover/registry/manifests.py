@@ -87,6 +87,7 @@ class ManifestService:
             names,
             build_id,
             self._now(),
+            lease=self._lease,
             may_miss_blobs=self._may_miss_blobs,
         )
         _log.info(

@@ -226,9 +226,12 @@ class RegistryStore(Protocol):
         build_id: str | None,
         now: datetime,
         *,
+        lease: timedelta = timedelta(0),
         may_miss_blobs: bool = False,
     ) -> None:
         """Store a manifest and let the tags `names` name it, all or nothing.
+
+        For `lease` an index may name it, however short its life is.
 
         It lives as the build `build_id` does, which has to live still; without one, for its
         project's retention from now on, or as its subject does. Raises ManifestBlobUnknown, with

@@ -240,6 +240,7 @@ class SqlRegistryStore:
         build_id: str | None,
         now: datetime,
         *,
+        lease: timedelta = timedelta(0),
         may_miss_blobs: bool = False,
     ) -> None:
         digest = stored.digest
@@ -254,6 +255,8 @@ class SqlRegistryStore:
                 connection, repository, repository_id, manifest, now, may_miss=may_miss_blobs
             )
             insert_manifest(connection, repository_id, stored, manifest, now)
+            if lease:
+                _lease_manifest(connection, repository_id, str(digest), now + lease)
             subjects = {str(manifest.subject.digest)} if manifest.subject else set[str]()
             retained_by = set[int]()
             # What was visible is retained with all that needs it already, however many builds
@@ -314,14 +317,7 @@ class SqlRegistryStore:
             ):
                 return None
             if not _is_leased(row.leased_until, now, lease):
-                connection.execute(
-                    update(manifests)
-                    .where(
-                        manifests.c.repository_id == row.repository_id,
-                        manifests.c.digest == row.digest,
-                    )
-                    .values(leased_until=now + lease)
-                )
+                _lease_manifest(connection, row.repository_id, row.digest, now + lease)
             expires_at = row.expires_at
             if pushes:
                 renewed = renew_pushes(
@@ -579,6 +575,16 @@ def _is_to_be_pushed(
         )
     ).scalar()
     return owner != build_id and (owner is None or not is_named_for(tag, owner))
+
+
+def _lease_manifest(
+    connection: Connection, repository_id: int, digest: str, until: datetime
+) -> None:
+    connection.execute(
+        update(manifests)
+        .where(manifests.c.repository_id == repository_id, manifests.c.digest == digest)
+        .values(leased_until=until)
+    )
 
 
 def _is_leased(leased_until: datetime | None, now: datetime, lease: timedelta) -> bool:
