@@ -22,7 +22,7 @@ def test_of_a_mixed_workload_nothing_fails_nothing_is_lost_and_all_goes_at_its_t
     kind: str, own_folder: Path
 ) -> None:
     plan = Plan(
-        WORKLOADS["mixed"], seed=seed(), clients=8, grace=20, retentions=(10, 30), seconds=140
+        WORKLOADS["mixed"], seed=seed(), clients=8, grace=15, retentions=(8, 20), seconds=105
     )
     assert soak(plan, own_folder, kind) == []
 
@@ -32,9 +32,9 @@ def test_a_server_that_is_killed_again_and_again_loses_nothing(own_folder: Path)
         WORKLOADS["mixed"],
         seed=seed(),
         clients=8,
-        grace=20,
-        retentions=(10, 30),
-        kills=20,
+        grace=15,
+        retentions=(8, 20),
+        kills=12,
         kill_every=1,
     )
     assert soak(plan, own_folder, "embedded") == []

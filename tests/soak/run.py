@@ -4,7 +4,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from tests.soak.actors import Actor, Place, Sizes
@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 # What lives for ever is bounded by deleting: a run is as long as one likes.
 _MOST_KEPT = 400
-_LAST_LOOKS = 500
+_LAST_LOOKS = 300
 _SAMPLE_SECONDS = 1.0
 
 
@@ -155,7 +155,7 @@ class Run:
                 task.cancel()
             await asyncio.gather(*side, return_exceptions=True)
         await self.cluster.all_started()
-        await self._look_at_the_end(self._actor(len(actors)))
+        await self._look_at_the_end(actors)
 
     def _actor(self, number: int) -> Actor:
         name = f"{self.plan.seed}/{number}"
@@ -247,33 +247,44 @@ class Run:
 
     # -- The end ----------------------------------------------------------------------------------
 
-    async def _look_at_the_end(self, actor: Actor) -> None:
+    async def _look_at_the_end(self, actors: list[Actor]) -> None:
         """Pull all that lives, see that the rest goes, then delete all and see the bytes go."""
         everything = [*self.ledger.units, *self.ledger.buried]
         kept = [unit for unit in everything if unit.gone_from == math.inf]
-        for unit in kept:
-            with self.journal.event("last pull", **_facts(unit)):
-                await actor.pull(unit)
         mortal = [unit for unit in everything if unit.gone_from < math.inf]
+        await self._for_each("last pull", kept, actors, lambda actor, unit: actor.pull(unit))
         last = max((unit.gone_from for unit in mortal), default=0.0)
         await asyncio.sleep(max(0.0, last - time.time()))
         self._random.shuffle(mortal)
-        for unit in mortal[:_LAST_LOOKS]:
-            with self.journal.event("last look at what is gone", **_facts(unit)):
-                await actor.check_gone(unit)
-        for unit in kept:
-            with self.journal.event("last pull", **_facts(unit)):
-                await actor.pull(unit)
+        await self._for_each(
+            "last look at what is gone",
+            mortal[:_LAST_LOOKS],
+            actors,
+            lambda actor, unit: actor.check_gone(unit),
+        )
+        await self._for_each("last pull", kept, actors, lambda actor, unit: actor.pull(unit))
         print(f"stored for {len(kept)} kept: {self.cluster.stored_bytes()} bytes", flush=True)
-        for unit in kept:
-            with self.journal.event("last delete", **_facts(unit)):
-                if unit.build_id and unit.top.own.gone_from == math.inf:
-                    await actor.delete_build(unit)
-                # What was pushed by its digest has a life of its own.
-                for node in unit.nodes:
-                    if node.own.gone_from == math.inf:
-                        await actor.delete_node(unit, node)
+        await self._for_each("last delete", kept, actors, _delete_all_of)
         await self._see_all_go()
+
+    async def _for_each(
+        self,
+        kind: str,
+        units: list[Unit],
+        actors: list[Actor],
+        work: Callable[[Actor, Unit], Awaitable[None]],
+    ) -> None:
+        """Do `work` to each unit, as many at once as there are actors."""
+        left = iter(units)
+
+        async def act(actor: Actor) -> None:
+            for unit in left:
+                with self.journal.event(kind, **_facts(unit)):
+                    await work(actor, unit)
+
+        async with asyncio.TaskGroup() as group:
+            for actor in actors:
+                group.create_task(act(actor))
 
     async def _see_all_go(self) -> None:
         """Nothing lives: within the grace time, an interval and a little, nothing takes space."""
@@ -292,6 +303,15 @@ class Run:
                 )
                 return
             await asyncio.sleep(0.5)
+
+
+async def _delete_all_of(actor: Actor, unit: Unit) -> None:
+    if unit.build_id and unit.top.own.gone_from == math.inf:
+        await actor.delete_build(unit)
+    # What was pushed by its digest has a life of its own.
+    for node in unit.nodes:
+        if node.own.gone_from == math.inf:
+            await actor.delete_node(unit, node)
 
 
 def _facts(unit: Unit) -> dict[str, str]:
