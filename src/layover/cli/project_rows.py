@@ -35,7 +35,8 @@ def project_row(project: Project) -> Row:
         "createdAt": rfc3339(moment(project.created_at)),
         "retentionSeconds": _seconds(project.retention),
         "maxRetentionSeconds": _seconds(project.max_retention),
-        "extendsOnPull": project.extends_on_pull,
+        # A server of the public build API alone has no policies.
+        "extendsOnPull": None if project.retention is None else project.extends_on_pull,
         "quotaBytes": quota(project),
     }
 
@@ -48,15 +49,20 @@ def detailed_row(project: Project) -> Row:
 
 def shown_project(project: Project) -> dict[str, str]:
     """A project as a table has it."""
-    limit = quota(project)
+    policy = {"retention": "", "maximum": "", "extends": "", "quota": ""}
+    if project.retention is not None:
+        limit = quota(project)
+        policy = {
+            "retention": _told(project.retention),
+            "maximum": _told(project.max_retention),
+            "extends": "yes" if project.extends_on_pull else "no",
+            "quota": "none" if limit is None else told_size(limit),
+        }
     return {
         "id": project.id,
         "name": project.name,
         "organization": project.organization_name,
-        "retention": _told(project.retention),
-        "maximum": _told(project.max_retention),
-        "extends": "yes" if project.extends_on_pull else "no",
-        "quota": "none" if limit is None else told_size(limit),
+        **policy,
         "used": size(project.used_bytes) if project.has_field("used_bytes") else "",
     }
 

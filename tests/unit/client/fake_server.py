@@ -16,6 +16,11 @@ from protobuf.wkt import Duration, Timestamp
 
 from layover.rpc.depot.cli.v1 import build_pb as wire
 from layover.rpc.depot.cli.v1.build_connect import BuildService, BuildServiceASGIApplication
+from layover.rpc.depot.cli.v1beta1 import projects_pb
+from layover.rpc.depot.cli.v1beta1.projects_connect import (
+    ProjectsService,
+    ProjectsServiceASGIApplication,
+)
 
 BUILD_ID, PROJECT_ID, TOKEN = "bbbbbbbbbb", "pppppppppp", "layover_user"
 BUILD_TOKEN = "layover_build"
@@ -107,6 +112,18 @@ class FakeServer(BuildService):
         raise ConnectError(Code.NOT_FOUND, f"unknown build {request.build_id!r}")
 
 
+class FakeProjects(ProjectsService):
+    """The public API's projects: one."""
+
+    async def list_projects(
+        self, request: projects_pb.ListProjectsRequest, ctx: Any
+    ) -> projects_pb.ListProjectsResponse:
+        project = projects_pb.ListProjectsResponse.Project(
+            id=PROJECT_ID, name="default", org_id="oooooooooo", org_name="acme"
+        )
+        return projects_pb.ListProjectsResponse(projects=[project])
+
+
 def now() -> datetime:
     return datetime.now(UTC)
 
@@ -119,7 +136,13 @@ def serving(fake: FakeServer) -> Iterator[FakeServer]:
         # From here on a client's connection waits for the server to start.
         listener.listen()
         fake.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        application: Callable[..., Any] = BuildServiceASGIApplication(fake)
+        builds: Callable[..., Any] = BuildServiceASGIApplication(fake)
+        projects = ProjectsServiceASGIApplication(FakeProjects())
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            app = projects if scope["path"].startswith(projects.path) else builds
+            await app(scope, receive, send)
+
         server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
         thread.start()

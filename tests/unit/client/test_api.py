@@ -8,12 +8,14 @@ import pytest
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
+from layover.cli.project_rows import project_row, shown_project
 from layover.client import errors
 from layover.client.address import Server
 from layover.client.api import ATTEMPTS, Client, trusted_certificates
 from layover.client.wire import from_connect
 from layover.rpc.depot.cli.v1 import build_pb as wire
-from tests.unit.client.fake_server import BUILD_ID, TOKEN, FakeServer, serving
+from layover.rpc.layover.v1.projects_pb import Project
+from tests.unit.client.fake_server import BUILD_ID, PROJECT_ID, TOKEN, FakeServer, serving
 
 
 @pytest.fixture
@@ -70,10 +72,29 @@ def test_a_method_that_the_server_lacks_is_not_layover(fake: FakeServer) -> None
     async def ask() -> None:
         async with Client(Server(fake.url, TOKEN), env={}) as client:
             assert await client.find_build(BUILD_ID) is None
-            await client.list_projects()
+            await client.get_project(PROJECT_ID)
 
     with pytest.raises(errors.NotLayover):
         asyncio.run(ask())
+
+
+def test_a_server_of_the_public_api_alone_lists_its_projects_without_policies(
+    fake: FakeServer,
+) -> None:
+    async def ask() -> list[Project]:
+        async with Client(Server(fake.url, TOKEN), env={}) as client:
+            return await client.list_projects()
+
+    (project,) = asyncio.run(ask())
+    assert (project.id, project.organization_name) == (PROJECT_ID, "acme")
+    assert shown_project(project) == {
+        "id": PROJECT_ID,
+        "name": "default",
+        "organization": "acme",
+        **dict.fromkeys(("retention", "maximum", "extends", "quota", "used"), ""),
+    }
+    row = project_row(project)
+    assert row["retentionSeconds"] is row["extendsOnPull"] is row["quotaBytes"] is None
 
 
 def test_a_canceled_call_ends_its_task(fake: FakeServer) -> None:
