@@ -280,7 +280,8 @@ class _Lease:
         if time.monotonic() < self._renew_at or self.was_lost:
             return
         self._renew_at = time.monotonic() + _RENEWAL_SECONDS
-        with self._engine.begin() as connection:
+        # A database that is too busy, or has no room, is asked again: the lease outlives that.
+        with suppress(DBAPIError), self._engine.begin() as connection:
             # As after the machine slept. What was collected meanwhile will be found missing.
             self.was_lost = not server_leases.renew(
                 connection, server_leases.COLLECTOR, self.holder, datetime.now(UTC) + _LEASE

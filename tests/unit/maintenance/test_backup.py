@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from layover.adapters.sql.engines import Engines
 from layover.maintenance import backup as backup_module
 from layover.maintenance.backup import back_up
 from layover.maintenance.files import claimed
@@ -235,6 +236,34 @@ def test_a_backup_that_was_held_up_and_lost_what_it_copies_fails_and_keeps_the_l
         back_up(data_dir, dest, report)
     assert Manifest.read(dest) == last
     restore(dest, tmp_path / "copy", nothing)
+
+
+def test_a_renewal_that_finds_the_database_busy_costs_nothing(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup_module, "_RENEWAL_SECONDS", 0.0)
+    content = blobs(data_dir)
+    writer = sqlite3.connect(data_dir / "layover.db", isolation_level=None)
+    engines = []
+    connect = backup_module.connect
+
+    def impatient(url: str) -> Engines:
+        engines.append(connect(url))
+        with engines[0].writes.connect() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout=1")
+        return engines[0]
+
+    monkeypatch.setattr(backup_module, "connect", impatient)
+
+    def report(progress: Progress) -> None:
+        if progress.done_blobs == 1:
+            writer.execute("BEGIN IMMEDIATE")
+        if progress.done_blobs == 10:
+            writer.execute("ROLLBACK")
+
+    with closing(writer):
+        back_up(data_dir, tmp_path / "dest", report)
+    assert blobs(restored(tmp_path / "dest", tmp_path / "copy")) == content
 
 
 # --- what is not whole ----------------------------------------------------------------------
