@@ -91,6 +91,11 @@ async def build(server: Server, env: dict[str, str], buildx: Path, plan: Plan) -
                     )
                 )
             )
+        if plan.retention is not None and created.retention is None:
+            # It reads what it knows and skips the rest.
+            say(
+                "warning: this server does not know --retention, and keeps the build as it does any"
+            )
         # From here on the build's own token does: it opens this build and nothing else.
         own = Server(server.url, created.build_token or server.token)
         async with Client(own, env=env) as client:

@@ -112,9 +112,16 @@ def test_the_server_is_told_how_long_to_keep_and_tells_how_long_it_will(
     assert silent.retention is None
     assert asked.retention == Duration(seconds=36 * 3600)
     messages = capfd.readouterr().err
-    # A server of the public API alone says nothing of it.
     assert "It is saved. To pull it:" in messages
     assert "It is saved for 36h. To pull it:" in messages
+    assert "warning" not in messages
+
+
+def test_a_server_that_does_not_know_of_retention_is_no_surprise(
+    fake: FakeServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert do(fake, Buildx(tmp_path, "true"), tmp_path, retention=timedelta(hours=36)) == 0
+    assert "warning: this server does not know --retention" in capfd.readouterr().err
 
 
 def test_a_failed_build_has_buildx_s_status_and_last_error(
