@@ -14,7 +14,8 @@ from sqlalchemy import func, insert, select
 
 from layover.adapters.sql import schema
 from layover.adapters.sql.database import Database
-from tests.e2e.server import LayoverServer
+from tests.e2e import processes
+from tests.e2e.server import LAYOVER, LayoverServer
 from tests.objects import ACCESS_KEY, REGION, SECRET_KEY, S3Server
 from tests.postgres import Postgres
 from tests.soak.actors import Place
@@ -95,6 +96,17 @@ class Cluster:
                 for table in _CONTENT
             }
         return {name: count for name, count in rows.items() if count}
+
+    def verify(self) -> str | None:
+        """What `layover admin verify` finds beside the running servers; None when all is well."""
+        server = self.servers[0]
+        done = processes.run(
+            [LAYOVER, "admin", "verify", "--quiet", "--data-dir", server.data_folder],
+            env=server.env,
+            check=False,
+            timeout=900,
+        )
+        return done.stdout + done.stderr if done.returncode else None
 
     @contextmanager
     def _database(self) -> Iterator[Database]:

@@ -249,6 +249,7 @@ class Run:
 
     async def _look_at_the_end(self, actors: list[Actor]) -> None:
         """Pull all that lives, see that the rest goes, then delete all and see the bytes go."""
+        await self._verify()
         everything = [*self.ledger.units, *self.ledger.buried]
         kept = [unit for unit in everything if unit.gone_from == math.inf]
         mortal = [unit for unit in everything if unit.gone_from < math.inf]
@@ -266,6 +267,11 @@ class Run:
         print(f"stored for {len(kept)} kept: {self.cluster.stored_bytes()} bytes", flush=True)
         await self._for_each("last delete", kept, actors, _delete_all_of)
         await self._see_all_go()
+
+    async def _verify(self) -> None:
+        found = await asyncio.to_thread(self.cluster.verify)
+        if found is not None:
+            self.journal.violation(f"layover admin verify says:\n{found}")
 
     async def _for_each(
         self,
