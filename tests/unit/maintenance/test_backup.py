@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from layover.adapters.sql.engines import Engines
+from layover.adapters.sql.engines import Engines, connect
 from layover.maintenance import backup as backup_module
 from layover.maintenance.backup import back_up
 from layover.maintenance.files import claimed
@@ -245,7 +245,6 @@ def test_a_renewal_that_finds_the_database_busy_costs_nothing(
     content = blobs(data_dir)
     writer = sqlite3.connect(data_dir / "layover.db", isolation_level=None)
     engines = []
-    connect = backup_module.connect
 
     def impatient(url: str) -> Engines:
         engines.append(connect(url))
