@@ -7,8 +7,12 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
+from tests.model.test_model import on_postgres, on_sqlite, run_model
+from tests.objects import S3Server
+from tests.postgres import Postgres
 from tests.soak.run import WORKLOADS, Plan
 from tests.soak.soak import PAIRS, soak
 
@@ -20,6 +24,8 @@ def main() -> int:
     arguments = _parse()
     # Whoever ends the run early leaves no server behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if arguments.workload == "model":
+        return _model(arguments.pair, arguments.events)
     plan = Plan(
         WORKLOADS[arguments.workload],
         seed=arguments.seed,
@@ -39,12 +45,28 @@ def main() -> int:
     return 0
 
 
+def _model(pair: str, histories: int) -> int:
+    """Compare the registry with the model in memory, in so many histories of 50 steps."""
+    with ExitStack() as stack:
+        if pair == "embedded":
+            open_ = stack.enter_context(on_sqlite())
+        else:
+            postgres, s3 = Postgres(), S3Server()
+            stack.callback(postgres.remove)
+            stack.callback(s3.remove)
+            open_ = stack.enter_context(on_postgres(postgres, s3))
+        # What it finds is raised, with the shortest history that shows it.
+        run_model(open_, examples=histories, steps=50)
+    print(f"{histories} histories, nothing found")
+    return 0
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--workload", choices=WORKLOADS, default="mixed")
+    parser.add_argument("--workload", choices=[*WORKLOADS, "model"], default="mixed")
     parser.add_argument("--pair", choices=PAIRS, default="embedded")
     parser.add_argument("--replicas", type=int, default=3, help="of the scaled pair")
-    parser.add_argument("--events", type=int, help="end after so many")
+    parser.add_argument("--events", type=int, help="end after so many; of the model, histories")
     parser.add_argument("--minutes", type=float, help="end after so long")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
@@ -61,6 +83,8 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--kills", type=int, help="end after so many")
     arguments = parser.parse_args()
+    if arguments.workload == "model":
+        arguments.events = arguments.events or 1000
     if not (arguments.events or arguments.minutes or arguments.kills):
         parser.error("say when it ends: --events, --minutes or --kills")
     if arguments.kills and not arguments.kill_every:
