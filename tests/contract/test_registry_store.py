@@ -41,7 +41,7 @@ pytestmark = pytest.mark.anyio
 async def blob_size(stores: Stores, repository: RepositoryName, digest: Digest) -> int | None:
     """The blob's size where a reader sees it."""
     found = await stores.registry.find_blob(repository, digest, NOW)
-    return found and found.size_bytes
+    return found.size_bytes if found else None
 
 
 # --- blobs ------------------------------------------------------------------------------------

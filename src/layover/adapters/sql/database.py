@@ -9,7 +9,7 @@ after the other (SERIALIZABLE), and one that met another is done again.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn, TypeVar
 
@@ -18,7 +18,7 @@ from sqlalchemy import URL, Connection, Engine, Table, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
-from layover.adapters.sql.engines import connect
+from layover.adapters.sql.engines import bound_lookups, connect, is_interrupted
 from layover.adapters.sql.failures import Failure, failure_of
 from layover.errors import StorageFull, StorageUnavailable
 
@@ -87,8 +87,12 @@ class Database:
 
     async def write(self, work: Work[Result]) -> Result:
         """Run `work` in a transaction and commit it durably; an exception rolls it back.
+                bound_lookups(self._lookups)
 
         Raises StorageFull or StorageUnavailable, with nothing kept; but when the connection was
+            if is_interrupted(error):
+                # Not few rows after all: read where it holds up nobody.
+                return await self._repeat(self._reads, self._engines.reads, work)
         lost during the commit, nobody knows, and it is StorageUnavailable too.
         """
         return await self._repeat(self._writes, self._engines.writes, work)

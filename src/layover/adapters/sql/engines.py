@@ -16,9 +16,13 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.string import StrDumper
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 _SQLITE_READERS = 4
+
+# Some milliseconds' worth: what a look-up by key takes a hundred times.
+_LOOKUP_STEPS = 50_000
 
 # Connections of one replica; 100 are PostgreSQL's default for all of its clients.
 _POSTGRESQL_READERS = 8
@@ -97,6 +101,25 @@ def _sqlite(url: URL) -> Engines:
         # No BEGIN: a transaction left open would see an old state of the database for ever.
         lookups=_sqlite_engine(url, 1, begin=None),
         looks_up_inline=True,
+    )
+
+
+def bound_lookups(connection: Connection) -> None:
+    """Let SQLite break off what reads many rows on this connection; see is_interrupted.
+
+    SQLite counts a statement's steps over all of its runs, so that now and then it breaks off one
+    that reads few; done again it is none the worse.
+    """
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.set_progress_handler(lambda: 1, _LOOKUP_STEPS)
+
+
+def is_interrupted(error: DBAPIError) -> bool:
+    """Whether a statement was broken off for reading too much."""
+    return (
+        isinstance(error.orig, sqlite3.OperationalError)
+        and error.orig.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT
     )
 
 

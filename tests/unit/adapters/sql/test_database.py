@@ -2,7 +2,7 @@ import asyncio
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -224,3 +224,27 @@ async def test_the_database_is_its_owners_alone(sqlite: Database, tmp_path: Path
     await sqlite.write(lambda connection: insert(connection, 1))
     names = ("test.db", "test.db-wal", "test.db-shm")
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in names] == [0o600] * 3
+
+
+async def test_a_look_up_that_is_none_holds_up_nobody(database: Database) -> None:
+    threads: list[int] = []
+
+    def look_at(rows: int) -> Callable[[Connection], int]:
+        counted = text(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :rows)"
+            " SELECT count(*) FROM n"
+        )
+
+        def work(connection: Connection) -> int:
+            threads.append(threading.get_ident())
+            return int(connection.execute(counted, {"rows": rows}).scalar_one())
+
+        return work
+
+    assert await database.look_up(look_at(300_000)) == 300_000
+    assert threads[-1] != threading.get_ident()
+    # And what is one is as it was, however often it is asked, broken off now and then.
+    for _ in range(3_000):
+        assert await database.look_up(look_at(10)) == 10
+    on_loop = threads.count(threading.get_ident())
+    assert on_loop > 2_900 or not database._engines.looks_up_inline
