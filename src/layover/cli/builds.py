@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from layover.cli.build_rows import build_row, moment, shown_row, status_name
-from layover.cli.errors import DONE, FAILED, WrongUsage, say
+from layover.cli.errors import DONE, FAILED, say
 from layover.cli.lists import list_builds
 from layover.cli.options import DURATION, OUTPUT, find_server, run, server_options
 from layover.cli.output import Column, Row, as_csv, left, print_rows, rfc3339, size, span
@@ -106,16 +106,17 @@ def keep(
     return status
 
 
-@command.command("rm", epilog="Example: layover builds rm --yes BUILD_ID BUILD_ID")
+@command.command("rm", epilog="Example: layover builds rm BUILD_ID BUILD_ID")
 @_BUILD_IDS
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask on a terminal.")
 @server_options
 def remove(build_ids: tuple[str, ...], yes: bool, url: str | None, token: str | None) -> int:
-    """Delete builds and what they saved. A running build is canceled first."""
+    """Delete builds and what they saved. A running build is canceled first.
+
+    On a terminal it asks; a script says what it means by naming the builds.
+    """
     server = find_server(url, token)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise WrongUsage("deleting asks first, and there is no terminal to ask on: add --yes")
+    if not yes and sys.stdin.isatty():
         what = build_ids[0] if len(build_ids) == 1 else f"{len(build_ids)} builds"
         click.confirm(f"Delete {what}, and what is saved of it?", abort=True, err=True)
     return run(_remove(server, build_ids))
