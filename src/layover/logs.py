@@ -31,3 +31,6 @@ def configure(as_json: bool) -> None:
         structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared)
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    # What it warns of is what a transaction that is done again leaves behind (psycopg 3.3: "error
+    # ignored terminating Pipeline").
+    logging.getLogger("psycopg").setLevel(logging.ERROR)

@@ -7,16 +7,18 @@ after the other (SERIALIZABLE), and one that met another is done again.
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from typing import NoReturn, TypeVar
 
 import structlog
 from sqlalchemy import URL, Connection, Engine, Table, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from layover.adapters.sql.engines import bound_lookups, connect, is_interrupted
 from layover.adapters.sql.failures import Failure, failure_of
@@ -37,6 +39,9 @@ _LONGEST_PAUSE_SECONDS = 1.0
 # More often than that a row that is there already is this transaction's own bug.
 _MAX_DUPLICATES = 3
 
+# What transactions that met hold in their turn; any number would do.
+_TURN_LOCK = 2_094_180_463_725_518
+
 # A database that does not answer for so long is not there.
 _PING_SECONDS = 5
 
@@ -52,6 +57,7 @@ class Database:
         self._reads = ThreadPoolExecutor(self._engines.readers, thread_name_prefix="sql-read")
         self._writes = ThreadPoolExecutor(self._engines.writers, thread_name_prefix="sql-write")
         self._lookups: Connection | None = None
+        self._turn = asyncio.Lock()
         self._refusal: str | None = None
         # Whether the last attempt found no connection.
         self._is_lost = False
@@ -81,18 +87,18 @@ class Database:
         try:
             if self._lookups is None:
                 self._lookups = self._engines.lookups.connect()
+                bound_lookups(self._lookups)
             return work(self._lookups)
         except DBAPIError as error:
+            if is_interrupted(error):
+                # Not few rows after all: read where it holds up nobody.
+                return await self._repeat(self._reads, self._engines.reads, work)
             _fail(error)
 
     async def write(self, work: Work[Result]) -> Result:
         """Run `work` in a transaction and commit it durably; an exception rolls it back.
-                bound_lookups(self._lookups)
 
         Raises StorageFull or StorageUnavailable, with nothing kept; but when the connection was
-            if is_interrupted(error):
-                # Not few rows after all: read where it holds up nobody.
-                return await self._repeat(self._reads, self._engines.reads, work)
         lost during the commit, nobody knows, and it is StorageUnavailable too.
         """
         return await self._repeat(self._writes, self._engines.writes, work)
@@ -141,38 +147,47 @@ class Database:
         asked_at = time.monotonic()
         pause = _FIRST_PAUSE_SECONDS
         duplicates = 0
+        in_turn = False
 
         def attempt() -> Result:
             if self._is_lost and time.monotonic() - asked_at > _PATIENCE_SECONDS[Failure.LOST]:
                 # It waited for a thread behind others that waited for a connection in vain.
                 raise StorageUnavailable
-            result = _attempt(engine, work)
+            result = _attempt(engine, work, in_turn=in_turn)
             if self._is_lost:
                 _log.warning("database_found_again")
             self._is_lost = False
             return result
 
-        while True:
-            self._check()
-            try:
-                # A caller that is canceled leaves a transaction that has begun to run to its end.
-                return await _in_thread(executor, attempt)
-            except DBAPIError as error:
-                failure = failure_of(error)
-                if failure is Failure.LOST and not self._is_lost:
-                    _log.warning("database_lost", error=str(error.orig))
-                self._is_lost = failure is Failure.LOST
-                duplicates += failure is Failure.DUPLICATE
-                waited = time.monotonic() - asked_at
-                if failure is Failure.DUPLICATE:
-                    is_worth_it = duplicates < _MAX_DUPLICATES
-                else:
-                    is_worth_it = waited < _PATIENCE_SECONDS.get(failure, 0)
-                if not is_worth_it:
-                    _fail(error)
-            # Apart from each other, those who met do not meet again.
-            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311  # no secret
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        async with contextlib.AsyncExitStack() as stack:
+            while True:
+                self._check()
+                try:
+                    # A caller that is canceled leaves a transaction that has begun to run to its
+                    # end.
+                    return await _in_thread(executor, attempt)
+                except DBAPIError as error:
+                    failure = failure_of(error)
+                    if failure is Failure.LOST and not self._is_lost:
+                        _log.warning("database_lost", error=str(error.orig))
+                    self._is_lost = failure is Failure.LOST
+                    duplicates += failure is Failure.DUPLICATE
+                    waited = time.monotonic() - asked_at
+                    if failure is Failure.DUPLICATE:
+                        is_worth_it = duplicates < _MAX_DUPLICATES
+                    else:
+                        is_worth_it = waited < _PATIENCE_SECONDS.get(failure, 0)
+                    if not is_worth_it:
+                        _fail(error)
+                if failure is Failure.LOST:
+                    await asyncio.sleep(random.uniform(0, pause))  # noqa: S311  # no secret
+                    pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                elif not in_turn:
+                    # Those who met take turns. Of many that want the same row one comes through
+                    # at a time, and had they all tried again at once, the others would each time
+                    # have worked in vain.
+                    await stack.enter_async_context(self._turn)
+                    in_turn = True
 
 
 def insert_or_ignore(connection: Connection, table: Table, **values: object) -> None:
@@ -204,10 +219,14 @@ async def _in_thread(executor: ThreadPoolExecutor, call: Callable[[], Result]) -
     return await asyncio.get_running_loop().run_in_executor(executor, call)
 
 
-def _attempt(engine: Engine, work: Work[Result]) -> Result:
-    with engine.connect() as connection:
+def _attempt(engine: Engine, work: Work[Result], *, in_turn: bool = False) -> Result:
+    with engine.connect() as connection, _turn_of(connection) if in_turn else nullcontext():
         transaction = connection.begin()
-        result = work(connection)
+        try:
+            result = work(connection)
+        except BaseException:
+            transaction.rollback()
+            raise
         try:
             transaction.commit()
         except DBAPIError as error:
@@ -218,6 +237,25 @@ def _attempt(engine: Engine, work: Work[Result]) -> Result:
                 raise StorageUnavailable from error
             raise
         return result
+
+
+@contextmanager
+def _turn_of(connection: Connection) -> Iterator[None]:
+    """Wait until none of the servers' other transactions that met is under way ("Advisory Locks").
+
+    Before the transaction and not in it: what was committed meanwhile has to be seen there.
+    """
+    connection.exec_driver_sql(f"SELECT pg_advisory_lock({_TURN_LOCK})")
+    connection.commit()
+    try:
+        yield
+    finally:
+        try:
+            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_TURN_LOCK})")
+            connection.commit()
+        except SQLAlchemyError:
+            # The lock ends with its connection, if not with this.
+            connection.invalidate()
 
 
 def _fail(error: DBAPIError) -> NoReturn:
