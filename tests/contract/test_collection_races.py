@@ -3,8 +3,9 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
-from layover.adapters.sql.schema import manifests
+from layover.adapters.sql.schema import manifests, projects
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_MANIFEST
 from layover.oci.names import Tag
@@ -175,4 +176,36 @@ async def test_a_referrer_that_comes_back_is_kept_with_its_subject(world: World)
     assert not await world.shows(Digest.of(referrer))
     await put_manifest(world.stores, REPOSITORY, index(referrer), "again", now=world.clock.now)
     assert await world.shows(Digest.of(referrer))
+    assert await findings(world) == ()
+
+
+async def test_what_is_over_does_not_come_back_by_the_lease_of_the_index_that_names_it(
+    world: World,
+) -> None:
+    child = await push_image(world.stores, REPOSITORY, b"layer")
+    world.clock.pass_by(RETENTION)
+    # Through the service, which leases what it takes.
+    await world.manifests.put(REPOSITORY, Tag("v1"), index(child), None, None)
+    assert await world.shows(Tag("v1"))
+    assert not await world.shows(Digest.of(child))
+    await world.collect()
+    assert await findings(world) == ()
+    assert not await world.shows_blob(Digest.of(b"layer"))
+
+
+async def test_children_that_live_shorter_than_a_lease_can_be_named_for_that_long(
+    world: World,
+) -> None:
+    await world.stores.database.write(
+        lambda connection: connection.execute(update(projects).values(retention_seconds=60))
+    )
+    child = image(b"layer")
+    for content in (b"{}", b"layer"):
+        await push_blob(world.stores, REPOSITORY, content)
+    await world.manifests.put(REPOSITORY, Digest.of(child), child, None, None)
+    world.clock.pass_by(LEASE / 2)
+    await world.collect()
+    assert not await world.shows(Digest.of(child))
+    await world.manifests.put(REPOSITORY, Tag("v1"), index(child), None, None)
+    assert await world.shows(Digest.of(child)) and await world.shows_blob(Digest.of(b"layer"))
     assert await findings(world) == ()

@@ -39,13 +39,13 @@ from tests.stores import (
 pytestmark = pytest.mark.anyio
 
 SECOND = timedelta(seconds=1)
-LEASE = 300 * SECOND
-RETENTION = 100 * SECOND
+LEASE = 150 * SECOND
+RETENTION = 12 * SECOND
 # What a client relies on is younger than that: what is left of a lease at least, and a margin.
 RELIABLE = LEASE * 0.9
 
-CLIENTS, ROUNDS = 6, 25
-LAYERS = [f"layer {number}".encode() for number in range(6)]
+CLIENTS, ROUNDS = 6, 30
+LAYERS = [f"layer {number}".encode() for number in range(10)]
 TAGS = [Tag(f"tag{number}") for number in range(4)]
 
 
@@ -155,10 +155,13 @@ class Client:
     async def put(self, repository: RepositoryName, body: bytes, tags: list[Tag]) -> None:
         manifest = parse_manifest(body, None)
         stored = StoredManifest(Digest.of(body), manifest.media_type, body)
-        await self.stores.registry.put_manifest(
-            repository, stored, manifest, tags, None, self.clock()
-        )
+        now, registry = self.clock(), self.stores.registry
+        await registry.put_manifest(repository, stored, manifest, tags, None, now, lease=LEASE)
         self.pushed += 1
+        for child in manifest.manifests:
+            shown = await registry.find_manifest(repository, child.digest, now)
+            # Another client may have deleted them since: the index first.
+            assert shown or not await registry.find_manifest(repository, stored.digest, now)
 
 
 async def collect(stores: Stores, clock: Clock, seed: int) -> None:

@@ -255,8 +255,6 @@ class SqlRegistryStore:
                 connection, repository, repository_id, manifest, now, may_miss=may_miss_blobs
             )
             insert_manifest(connection, repository_id, stored, manifest, now)
-            if lease:
-                _lease_manifest(connection, repository_id, str(digest), now + lease)
             subjects = {str(manifest.subject.digest)} if manifest.subject else set[str]()
             retained_by = set[int]()
             # What was visible is retained with all that needs it already, however many builds
@@ -280,6 +278,9 @@ class SqlRegistryStore:
             for tag in names:
                 assert own is not None
                 set_tag(connection, repository_id, tag, digest, build_id, own, now)
+            if lease:
+                # Last: before, a lease means that it is pushed because of what was told of it.
+                _lease_manifest(connection, repository_id, str(digest), now + lease)
 
         await self._database.write(work)
 
@@ -418,6 +419,9 @@ class SqlRegistryStore:
             ).join(repositories, repositories.c.id == retained_manifests.c.repository_id)
             ended = ended.where(retained_manifests.c.digest == str(reference))
         ended = ended.where(repositories.c.name == repository.value, ~is_live(now))
+        # The last of them tells, and a manifest can be of thousands of builds.
+        over_at = func.coalesce(retentions.c.ended_at, retentions.c.expires_at)
+        ended = ended.order_by(over_at.desc()).limit(1)
         buried = select(tombstones.c.reason, tombstones.c.gone_at).where(
             tombstones.c.project_id == repository.project_id,
             tombstones.c.repository == repository.value,
