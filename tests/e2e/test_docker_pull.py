@@ -3,10 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.engines import DockerEngine
 from tests.e2e.images import busybox_context
+from tests.e2e.pairs import REPLICATED
 from tests.e2e.processes import find, run
 from tests.e2e.server import LAYOVER, LayoverServer
+
+pytestmark = pytest.mark.pairs(REPLICATED)
 
 
 def test_a_build_pulled_by_its_id_runs_under_the_names_that_were_asked_for(

@@ -3,9 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.engines import Podman, Skopeo
 from tests.e2e.images import OciLayout, busybox_context
+from tests.e2e.pairs import REPLICATED
 from tests.e2e.server import LayoverServer
+
+pytestmark = pytest.mark.pairs(REPLICATED)
 
 
 def login(server: LayoverServer, client: Skopeo | Podman) -> None:
