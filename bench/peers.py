@@ -132,8 +132,7 @@ def layover(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator
         f"127.0.0.1:{port}",
     ]
     with _process("layover", command, port, folder, environment):
-        # The address is taken before the server is ready, and answers once it is.
-        ask(port, "GET", "/readyz", {})
+        _wait_until_ready(port)
         token = (folder / "data" / "admin-token").read_text().strip()
         listing = subprocess.run(
             [command[0], "list", "projects", "--output", "json"],
@@ -214,6 +213,20 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], name: str, log: Path)
         except OSError:
             time.sleep(0.1)
     raise SystemExit(f"error: {name} did not start:\n{log.read_text()[-2000:]}")
+
+
+def _wait_until_ready(port: int) -> None:
+    """The address is taken before the server is ready."""
+    deadline = time.monotonic() + _START_TIMEOUT_SECONDS
+    while True:
+        try:
+            ask(port, "GET", "/readyz", {})
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _free_port() -> int:
