@@ -188,25 +188,26 @@ async def test_what_is_over_does_not_come_back_by_being_named(
 
 
 async def test_children_that_come_later_live_as_their_index_does(stores: Stores) -> None:
-    for content in (b"{}", b"layer", b"other"):
-        await push_blob(stores, REPOSITORY, content)
     leaf, other = image(b"layer"), image(b"other")
     inner = index(leaf, other)
     outer = index(inner)
-    # From the outside in; the leaves live for longer than their own push alone.
-    await put_manifest(stores, REPOSITORY, leaf)
-    await put_manifest(stores, REPOSITORY, outer, "v1", now=NOW + DAY)
-    for content in (b"{}", b"other"):
-        await push_blob(stores, REPOSITORY, content, NOW + DAY)
+    # A build's, which has no end yet; what comes later is somebody's push, from the outside in.
+    await put_manifest(stores, REPOSITORY, outer, BUILD, BUILD)
     await put_manifest(stores, REPOSITORY, inner, now=NOW + DAY)
-    await put_manifest(stores, REPOSITORY, other, now=NOW + DAY)
-    late = OVER + DAY - SECOND
+    for content in (b"{}", b"layer", b"other"):
+        await push_blob(stores, REPOSITORY, content, NOW + DAY)
+    for body in (leaf, other):
+        await put_manifest(stores, REPOSITORY, body, now=NOW + DAY)
+    late = NOW + RETENTION * 3
     await collect(stores, late)
     for body in (leaf, other, inner, outer):
         assert await shows(stores, Digest.of(body), late)
-    assert await stores.registry.find_blob(REPOSITORY, LAYER, late)
+    for content in (b"layer", b"other"):
+        assert await stores.registry.find_blob(REPOSITORY, Digest.of(content), late)
+    await SqlBuildStore(stores.database).end(BUILD, BuildStatus.FINISHED, None, late)
     for body in (leaf, other, inner, outer):
-        assert not await shows(stores, Digest.of(body), late + SECOND)
+        assert await shows(stores, Digest.of(body), late + RETENTION - SECOND)
+        assert not await shows(stores, Digest.of(body), late + RETENTION)
 
 
 async def test_what_one_push_writes_is_bounded(
