@@ -101,8 +101,7 @@ class SqlUploadStore:
 
     async def resize_upload(self, before: Upload, after: Upload, now: datetime) -> frozenset[str]:
         def work(connection: Connection) -> frozenset[str]:
-            places = _places(_unchanged_row(connection, before))
-            _check_growth(connection, before, after.size_bytes)
+            places = _check_unchanged(connection, before, after.size_bytes)
             superseded = frozenset(part.key for part in before.parts) - frozenset(
                 part.key for part in after.parts
             )
@@ -142,8 +141,7 @@ class SqlUploadStore:
         lost_key: str | None = None,
     ) -> None:
         def work(connection: Connection) -> None:
-            places = _places(_unchanged_row(connection, upload))
-            _check_growth(connection, upload, blob.size_bytes)
+            places = _check_unchanged(connection, upload, blob.size_bytes)
             connection.execute(delete(uploads).where(uploads.c.id == upload.id))
             doom(connection, places - {blob.key}, None, now)
             _keep(connection, blob, lost_key, now)
@@ -218,20 +216,31 @@ def _keep(connection: Connection, blob: StoredBlob, lost_key: str | None, now: d
     )
 
 
-def _unchanged_row(connection: Connection, upload: Upload) -> str:
-    """The parts column of the session's row, which has to hold what `upload` was read with.
+def _check_unchanged(connection: Connection, upload: Upload, size_bytes: int) -> frozenset[str]:
+    """Check that a session holds what `upload` was read with and may hold `size_bytes` now.
 
-    The bytes of a request that lost against another one are worth nothing: they follow what
-    has been followed by others.
+    Returns its places. The bytes of a request that lost against another one are worth nothing:
+    they follow what has been followed by others. More than was reserved comes where the quota
+    is younger than the request, or another request of the session let go of what was reserved.
     """
-    text = _row(connection, upload.id)
-    found = _parts(text)
-    if found == upload.parts:
-        return text
-    size_bytes = sum(part.size_bytes for part in found)
-    if size_bytes != upload.size_bytes:
-        raise UploadOutOfOrder(upload.id, size_bytes)
-    raise UploadBusy(upload.id)
+    row = connection.execute(
+        select(uploads.c.parts, uploads.c.reserved_bytes, projects.c.quota_bytes)
+        .join(repositories, repositories.c.id == uploads.c.repository_id)
+        .join(projects, projects.c.id == repositories.c.project_id)
+        .where(uploads.c.id == upload.id)
+    ).first()
+    if row is None:
+        raise UploadUnknown(upload.id)
+    found = _parts(row.parts)
+    if found != upload.parts:
+        held_bytes = sum(part.size_bytes for part in found)
+        if held_bytes != upload.size_bytes:
+            raise UploadOutOfOrder(upload.id, held_bytes)
+        raise UploadBusy(upload.id)
+    if row.quota_bytes is not None:
+        more_bytes = size_bytes - upload.size_bytes - row.reserved_bytes
+        check_quota(connection, upload.repository.project_id, more_bytes)
+    return _places(row.parts)
 
 
 def _project_of(connection: Connection, upload_id: str) -> str:
@@ -243,18 +252,6 @@ def _project_of(connection: Connection, upload_id: str) -> str:
     if project_id is None:
         raise UploadUnknown(upload_id)
     return project_id
-
-
-def _check_growth(connection: Connection, upload: Upload, size_bytes: int) -> None:
-    """Raise QuotaExceeded when more came than was reserved, and it does not fit.
-
-    Reserved is what the client announced, unless the quota is younger than the request, or
-    another request of the session let go of what this one had reserved.
-    """
-    query = select(uploads.c.reserved_bytes).where(uploads.c.id == upload.id)
-    reserved: int = connection.execute(query).scalar_one()
-    more_bytes = size_bytes - upload.size_bytes - reserved
-    check_quota(connection, upload.repository.project_id, more_bytes)
 
 
 def _row(connection: Connection, upload_id: str) -> str:
