@@ -187,7 +187,7 @@ async def collect(stores: Stores, clock: Clock, seed: int) -> None:
 
 async def check(stores: Stores, clock: Clock) -> None:
     while True:
-        assert (await verifier(stores, clock.now).run()).findings == ()
+        assert (await verifier(stores, lambda: clock.now).run()).findings == ()
         await tick()
 
 

@@ -1,6 +1,7 @@
 """What a verification finds in real stores that were damaged, and what its repair does."""
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,16 @@ LAYER = b"a layer of some length"
 LAYER_DIGEST = str(Digest.of(LAYER))
 
 
-def verifier(stores: Stores, now: datetime = NOW, *, may_miss_blobs: bool = False) -> Verifier:
+def verifier(
+    stores: Stores,
+    now: datetime | Callable[[], datetime] = NOW,
+    *,
+    may_miss_blobs: bool = False,
+) -> Verifier:
     bucket = stores.bucket
     quarantine = ObjectQuarantine(bucket) if bucket else FileQuarantine(stores.folder / "blobs")
     store = SqlVerificationStore(stores.database, may_miss_blobs=may_miss_blobs)
-    return Verifier(store, stores.blobs, quarantine, lambda: now, LEASE)
+    return Verifier(store, stores.blobs, quarantine, now if callable(now) else lambda: now, LEASE)
 
 
 async def found(stores: Stores, now: datetime = NOW, **options: Any) -> list[Finding]:

@@ -55,7 +55,7 @@ class VerificationStore(Protocol):
         """How much there is, by what it is."""
         ...
 
-    async def check_rows(self, now: datetime, *, repair: bool) -> list[Finding]:
+    async def check_rows(self, now: Callable[[], datetime], *, repair: bool) -> list[Finding]:
         """What rows contradict each other, mended where nothing is lost by it."""
         ...
 
@@ -159,7 +159,7 @@ class Verifier:
         report(Progress("Reading manifests"))
         findings += await self._store.check_manifests(self._now(), repair=repair)
         report(Progress("Comparing rows"))
-        findings += await self._store.check_rows(self._now(), repair=repair)
+        findings += await self._store.check_rows(self._now, repair=repair)
         findings += await self._check_blobs(repair, report)
         report(Progress("Reading uploads"))
         findings += await self._check_uploads()

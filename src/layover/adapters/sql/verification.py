@@ -2,6 +2,7 @@
 verification_manifests.py; what mends it asks the same again, in the transaction that writes.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -53,6 +54,8 @@ from layover.retention.findings import BlobRow, Finding, FindingKind, UploadRow,
 
 # Rows that are read before the next ones are asked for.
 _ROWS = 1_000
+# Longer than clocks of servers differ, and than a request takes from its time to its transaction.
+_SECOND_LOOK_SECONDS = 0.5
 # What is mended in one transaction: a push waits for one of these at most.
 _MENDED_AT_ONCE = 100
 # Of one kind; whoever has more has lost the database.
@@ -98,27 +101,20 @@ class SqlVerificationStore:
 
         return await self._database.read(work)
 
-    async def check_rows(self, now: datetime, *, repair: bool) -> list[Finding]:
+    async def check_rows(self, now: Callable[[], datetime], *, repair: bool) -> list[Finding]:
         findings: list[Finding] = []
         for check in CHECKS:
             if not (self._may_miss_blobs and check.query in OF_WHOLE_IMAGES):
                 findings += await self._check(check, now, repair)
         return findings
 
-    async def _check(self, check: Check, now: datetime, repair: bool) -> list[Finding]:
-        def look(connection: Connection) -> list[tuple[Row[Any], Finding]]:
-            take_time(connection)
-            rows = connection.execute(check.query(now).limit(_MOST_FINDINGS)).all()
-            return [(row, told(connection, check, row, now)) for row in rows]
-
+    async def _check(
+        self, check: Check, now: Callable[[], datetime], repair: bool
+    ) -> list[Finding]:
         findings: list[Finding] = []
         known: set[tuple[Any, ...]] = set()
         while True:
-            found = [
-                (row, finding)
-                for row, finding in await self._database.read(look)
-                if tuple(row) not in known
-            ]
+            found = [one for one in await self._found(check, now) if tuple(one[0]) not in known]
             known |= {tuple(row) for row, _ in found}
             if not repair or check.mend is None:
                 return findings + [finding for _, finding in found]
@@ -126,7 +122,23 @@ class SqlVerificationStore:
                 return findings
             # What is mended may show what is behind it: an index below an index.
             for some in _batches(found, _MENDED_AT_ONCE):
-                findings += await self._mend(check, some, now)
+                findings += await self._mend(check, some, now())
+
+    async def _found(
+        self, check: Check, now: Callable[[], datetime]
+    ) -> list[tuple[Row[Any], Finding]]:
+        """The rows that are wrong, looked at twice: what a server wrote just now, it wrote at a
+        time that our look was before, and what was over for it lived for us."""
+        seen: set[tuple[Any, ...]] | None = None
+        for _ in range(2):
+            found = await self._database.read(partial(_look, check=check, now=now()))
+            found = [one for one in found if seen is None or tuple(one[0]) in seen]
+            if not found:
+                break
+            if seen is None:
+                await asyncio.sleep(_SECOND_LOOK_SECONDS)
+            seen = {tuple(row) for row, _ in found}
+        return found
 
     async def _mend(
         self, check: Check, found: Sequence[tuple[Row[Any], Finding]], now: datetime
@@ -297,6 +309,12 @@ class SqlVerificationStore:
             return found
 
         return await self._database.read(work)
+
+
+def _look(connection: Connection, check: Check, now: datetime) -> list[tuple[Row[Any], Finding]]:
+    take_time(connection)
+    rows = connection.execute(check.query(now).limit(_MOST_FINDINGS)).all()
+    return [(row, told(connection, check, row, now)) for row in rows]
 
 
 def _check_file(connection: Connection) -> list[Finding]:
