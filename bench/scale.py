@@ -365,7 +365,9 @@ def _distribution(folder: Path, count: int) -> float:
     config = folder / "config.yml"
     config.write_text(
         "version: 0.1\nlog: {level: error}\n"
-        f"storage: {{filesystem: {{rootdirectory: {folder / 'data'}}}, delete: {{enabled: true}}}}\n"
+        "storage:\n"
+        f"  filesystem: {{rootdirectory: {folder / 'data'}}}\n"
+        "  delete: {enabled: true}\n"
         "http: {addr: '127.0.0.1:0'}\n"
     )
     command = [peers.find("registry"), "garbage-collect", "--delete-untagged", str(config)]
