@@ -4,10 +4,12 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -229,4 +231,20 @@ def test_a_repair_that_is_killed_again_and_again_is_done_in_the_end(
     assert status == 1
     assert {finding["kind"] for finding in result["findings"]} == {"blob-quarantined"}
     registry.push_image("latest", *layers)
+    assert verify(server)[0] == 0
+
+
+def test_what_waits_for_a_server_that_is_at_work_is_told(start_server: ServerFactory) -> None:
+    server = start_server(settings={**_SETTINGS, "REAPER_INTERVAL": "1h", "GC_GRACE": "1s"})
+    database = server.data_folder / "layover.db"
+    hour_ago = (time.time_ns() - 3_600 * 10**9) // 1_000
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "INSERT INTO doomed_objects VALUES (?, '', ?)", (f"data/ff/{'f' * 32}", hour_ago)
+        )
+    status, result = verify(server)
+    assert status == 1
+    assert [finding["kind"] for finding in result["findings"]] == ["collection-late"]
+    server.stop()
+    # Nobody is there to do it, as after a restore.
     assert verify(server)[0] == 0
