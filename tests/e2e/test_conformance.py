@@ -3,9 +3,14 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import ServerFactory
+from tests.e2e.pairs import EMBEDDED, REPLICATED
 from tests.e2e.processes import ENGINES, MissingEngineError, environment, run
 from tests.e2e.server import LayoverServer
+
+pytestmark = pytest.mark.pairs(EMBEDDED, REPLICATED)
 
 NO_BUILDER = '[{"name": "none", "address": "tcp://127.0.0.1:1"}]'
 
