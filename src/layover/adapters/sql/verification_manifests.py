@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -84,17 +86,18 @@ def check_page(connection: Connection, after: tuple[int, str], now: datetime) ->
     rows = {(row.repository_id, row.digest): row for row in connection.execute(query)}
     if not rows:
         return Page([], None)
-    last = list(rows)[-1]
-    references = _references(connection, after, last)
-    bodies: Select[Any] = select(*_PLACE, manifests.c.body).where(
-        tuple_(*_PLACE) > after, tuple_(*_PLACE) <= last
-    )
     verdicts: dict[tuple[int, str], _Verdict] = {}
-    # One at a time: each is as large as a manifest may be.
-    for stored in connection.execution_options(yield_per=1).execute(bodies):
-        place = (stored.repository_id, stored.digest)
-        if place in rows:
-            kept = frozenset(references.get(place, ()))
+    # By the keys themselves: SQLite reads a range of pairs from its beginning to the table's end.
+    for repository_id, of_repository in groupby(rows, key=itemgetter(0)):
+        digests = [digest for _, digest in of_repository]
+        references = _references(connection, repository_id, digests)
+        bodies: Select[Any] = select(manifests.c.digest, manifests.c.body).where(
+            manifests.c.repository_id == repository_id, manifests.c.digest.in_(digests)
+        )
+        # One at a time: each is as large as a manifest may be.
+        for stored in connection.execution_options(yield_per=1).execute(bodies):
+            place = (repository_id, stored.digest)
+            kept = frozenset(references.get(stored.digest, ()))
             verdict = _verdict(rows[place], stored.body, kept)
             if verdict is not None:
                 verdicts[place] = verdict
@@ -110,21 +113,24 @@ def check_page(connection: Connection, after: tuple[int, str], now: datetime) ->
             builds_with_manifest(connection, *place, now),
         )
         problems.append(Problem(finding, place if verdict.told else None))
-    return Page(problems, last)
+    return Page(problems, list(rows)[-1])
 
 
 def _references(
-    connection: Connection, after: tuple[int, str], last: tuple[int, str]
-) -> dict[tuple[int, str], set[tuple[str, str]]]:
-    place = (manifest_references.c.repository_id, manifest_references.c.manifest_digest)
-    found: dict[tuple[int, str], set[tuple[str, str]]] = {}
-    for row in connection.execute(
-        select(*place, manifest_references.c.digest, manifest_references.c.kind).where(
-            tuple_(*place) > after, tuple_(*place) <= last
-        )
-    ):
-        names = found.setdefault((row.repository_id, row.manifest_digest), set())
-        names.add((row.digest, row.kind))
+    connection: Connection, repository_id: int, digests: list[str]
+) -> dict[str, set[tuple[str, str]]]:
+    """What is recorded of what these manifests refer to."""
+    query = select(
+        manifest_references.c.manifest_digest,
+        manifest_references.c.digest,
+        manifest_references.c.kind,
+    ).where(
+        manifest_references.c.repository_id == repository_id,
+        manifest_references.c.manifest_digest.in_(digests),
+    )
+    found: dict[str, set[tuple[str, str]]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.manifest_digest, set()).add((row.digest, row.kind))
     return found
 
 
