@@ -59,6 +59,7 @@ class Patience:
         Raises StartupTimedOut; every other error at once.
         """
         attempts, pause = 0, _FIRST_PAUSE_SECONDS
+        self._missing[part] = "not reached yet"
         while True:
             attempts += 1
             try:

@@ -9,7 +9,8 @@ import sqlite3
 import stat
 import subprocess
 import time
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -244,3 +245,41 @@ def _stop_begins(server: LayoverServer) -> None:
         return False
 
     wait_until(refuses, timeout=10, what="a server that takes no more connections")
+
+
+def test_a_bucket_that_stays_away_ends_the_start_with_the_reason(own_folder: Path) -> None:
+    port = free_port()
+    server = LayoverServer(
+        own_folder / "s",
+        settings={
+            **NO_BUILDER,
+            "BLOB_STORE_URL": "s3://layover/blobs",
+            "BLOB_STORE_ENDPOINT": f"http://127.0.0.1:{port}",
+            "BLOB_STORE_REGION": "us-east-1",
+            "BLOB_STORE_ACCESS_KEY": "key",
+            "BLOB_STORE_SECRET_KEY": "s3cret",
+            "STARTUP_TIMEOUT": "1s",
+        },
+    )
+    seen: list[tuple[int, str]] = []
+
+    def look() -> None:
+        ready = server.request("GET", "/readyz", authenticate=False)
+        seen.append((ready.status, ready.json()["checks"].get("blobs", "")))
+
+    with ThreadPoolExecutor(1) as threads:
+        starting = threads.submit(server.start)
+        while not starting.done():
+            # Until it listens, and once it has given up, nobody answers.
+            with suppress(OSError, AssertionError):
+                look()
+            time.sleep(0.2)
+        with pytest.raises(AssertionError, match="did not start"):
+            starting.result()
+    assert (503, "not reached yet") in seen
+    assert server.process.exit_status == 1
+    log = server.process.log()
+    assert "gave up on the blobs" in log
+    assert f"127.0.0.1:{port}" in log
+    assert "s3cret" not in log
+    server.remove()

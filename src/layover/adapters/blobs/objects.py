@@ -149,9 +149,13 @@ class ObjectBlobStore:
     async def ping(self) -> None:
         """Raise StorageUnavailable unless the bucket answers."""
         with _translated("ping", self._bucket.url):
-            async with asyncio.timeout(_PING_SECONDS):
-                async for _ in obstore.list(self._store, FOLDERS[0], chunk_size=1):
-                    return
+            try:
+                async with asyncio.timeout(_PING_SECONDS):
+                    async for _ in obstore.list(self._store, FOLDERS[0], chunk_size=1):
+                        return
+            except TimeoutError:
+                where = self._bucket.endpoint or "the service"
+                raise TimeoutError(f"no answer from {where} in {_PING_SECONDS} s") from None
 
     @property
     def grows_in_place(self) -> bool:
