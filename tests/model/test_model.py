@@ -75,6 +75,19 @@ CONTENT_TABLES = (
 Result = TypeVar("Result")
 
 
+# The first one the more often, so that things meet.
+PLACES = st.sampled_from((REPOSITORIES[0], *REPOSITORIES))
+STEPS_OF_TIME = st.sampled_from(
+    [
+        timedelta(seconds=5),
+        LEASE / 2,
+        LEASE + timedelta(seconds=1),
+        RETENTION - timedelta(seconds=7),
+        RETENTION + timedelta(seconds=2),
+    ]
+)
+
+
 class Killed(Exception):
     """The process ends here."""
 
@@ -207,9 +220,8 @@ class Registry(RuleBasedStateMachine):
 
     @initialize(target=contents)
     def first(self) -> Any:
-        return multiple(
-            self._image("one"), self._image("one", "two"), self._image("two", "three", mark="x")
-        )
+        one, two = self._image("one"), self._image("one", "two")
+        return multiple(one, two, self.an_index([one, two]), self._image("three", subject=one))
 
     def _image(self, *layers: str, mark: str = "", subject: Content | None = None) -> Content:
         more: dict[str, Any] = {"annotations": {"mark": mark}}
@@ -241,32 +253,62 @@ class Registry(RuleBasedStateMachine):
 
     # -- Rules: pushing ---------------------------------------------------------------------------
 
-    @rule(
-        repository=st.sampled_from(REPOSITORIES),
-        content=contents,
-        reuses=st.booleans(),
-        collecting=st.booleans(),
-    )
-    def bring_blobs(
-        self, repository: str, content: Content, reuses: bool, collecting: bool
-    ) -> None:
-        """As a client does before it pushes the manifest: what is there is not sent again."""
-        for blob in sorted(content.blobs):
-            named = (repository, blob)
-            if reuses and self._head_blob(named, collecting):
-                continue
-            work = self.uploads.push(
-                RepositoryName(repository), Digest.parse(blob), pieces(BLOBS[blob])
-            )
-            self.do(work, collecting=collecting)
-            self.model.bring(named, self.now)
+    # Few rules, so that a history has enough of what matters: pushes and time.
 
     @rule(
-        repository=st.sampled_from(REPOSITORIES),
+        what=st.sampled_from(["bring", "fail", "head", "mount", "delete"]),
+        repository=PLACES,
+        into=PLACES,
         blob=st.sampled_from(sorted(BLOBS)),
         fails_at=st.integers(0, 4),
-        is_full=st.booleans(),
+        collecting=st.booleans(),
     )
+    def do_to_a_blob(
+        self, what: str, repository: str, into: str, blob: str, fails_at: int, collecting: bool
+    ) -> None:
+        match what:
+            case "bring":
+                self.bring((repository, blob), collecting)
+            case "fail":
+                self.bring_a_blob_to_a_medium_that_fails(
+                    repository, blob, fails_at, is_full=collecting
+                )
+            case "head":
+                self.head_blob(repository, blob, collecting)
+            case "mount":
+                self.mount(repository, into, blob, collecting)
+            case "delete":
+                self.delete_blob(repository, blob, collecting)
+
+    @rule(
+        what=st.sampled_from(["manifest", "manifest", "tag"]),
+        repository=PLACES,
+        content=contents,
+        tag=st.sampled_from((*TAGS, *BUILD_IDS)),
+        collecting=st.booleans(),
+    )
+    def delete(
+        self, what: str, repository: str, content: Content, tag: str, collecting: bool
+    ) -> None:
+        if what == "tag":
+            self.delete_tag(repository, tag, collecting)
+        else:
+            self.delete_manifest(repository, content, collecting)
+
+    def bring_blobs(self, repository: str, content: Content, collecting: bool) -> None:
+        """As a client does before it pushes the manifest: what is there is not sent again."""
+        for blob in sorted(content.blobs):
+            if not self._head_blob((repository, blob), collecting):
+                self.bring((repository, blob), collecting)
+
+    def bring(self, named: tuple[str, str], collecting: bool) -> None:
+        repository, blob = named
+        work = self.uploads.push(
+            RepositoryName(repository), Digest.parse(blob), pieces(BLOBS[blob])
+        )
+        self.do(work, collecting=collecting)
+        self.model.bring(named, self.now)
+
     def bring_a_blob_to_a_medium_that_fails(
         self, repository: str, blob: str, fails_at: int, is_full: bool
     ) -> None:
@@ -280,16 +322,6 @@ class Registry(RuleBasedStateMachine):
         else:
             assert failed == ("StorageFull" if is_full else "StorageUnavailable")
 
-    @rule(fails_at=st.integers(0, 4))
-    def collect_from_a_medium_that_fails(self, fails_at: int) -> None:
-        collector = self._collector(blobs=Failing(self.stores.blobs, fails_at, is_full=False))
-        self.do(collector.run_once())
-
-    @rule(
-        repository=st.sampled_from(REPOSITORIES),
-        blob=st.sampled_from(sorted(BLOBS)),
-        collecting=st.booleans(),
-    )
     def head_blob(self, repository: str, blob: str, collecting: bool) -> None:
         self._head_blob((repository, blob), collecting)
 
@@ -302,12 +334,6 @@ class Registry(RuleBasedStateMachine):
             self.model.tell(named, self.now)
         return shown
 
-    @rule(
-        source=st.sampled_from(REPOSITORIES),
-        into=st.sampled_from(REPOSITORIES),
-        blob=st.sampled_from(sorted(BLOBS)),
-        collecting=st.booleans(),
-    )
     def mount(self, source: str, into: str, blob: str, collecting: bool) -> None:
         work = self.blobs.mount(RepositoryName(source), RepositoryName(into), Digest.parse(blob))
         mounted = self.do(work, collecting=collecting)
@@ -315,7 +341,7 @@ class Registry(RuleBasedStateMachine):
         if mounted:
             self.model.bring((into, blob), self.now)
 
-    @rule(repository=st.sampled_from(REPOSITORIES), content=contents, collecting=st.booleans())
+    @rule(repository=PLACES, content=contents, collecting=st.booleans())
     def head_manifest(self, repository: str, content: Content, collecting: bool) -> None:
         """As a client does that may push an index of it."""
         work = self.manifests.find(
@@ -329,7 +355,27 @@ class Registry(RuleBasedStateMachine):
             self.model.tell(named, self.now)
 
     @rule(
-        repository=st.sampled_from(REPOSITORIES),
+        repository=PLACES,
+        content=contents,
+        tags=st.lists(st.sampled_from(TAGS), max_size=2, unique=True),
+        pause=st.sampled_from([timedelta(0), timedelta(0), LEASE / 2]),
+        collecting=st.booleans(),
+    )
+    def push(
+        self,
+        repository: str,
+        content: Content,
+        tags: list[str],
+        pause: timedelta,
+        collecting: bool,
+    ) -> None:
+        """A whole push, which may take a while."""
+        self.bring_blobs(repository, content, collecting)
+        self.now += pause
+        self._put(repository, content, tags, None, collecting)
+
+    @rule(
+        repository=PLACES,
         content=contents,
         tags=st.lists(st.sampled_from(TAGS), max_size=2, unique=True),
         collecting=st.booleans(),
@@ -348,6 +394,7 @@ class Registry(RuleBasedStateMachine):
         """A build pushes, under its ID or a save tag."""
         build_id = self.builds_made[build % len(self.builds_made)]
         names = [build_id if tag == "ID" else tag for tag in tags]
+        self.bring_blobs("mine/app", content, collecting)
         self._put("mine/app", content, names, build_id, collecting)
 
     def _put(
@@ -382,26 +429,15 @@ class Registry(RuleBasedStateMachine):
 
     # -- Rules: deleting --------------------------------------------------------------------------
 
-    @rule(repository=st.sampled_from(REPOSITORIES), content=contents, collecting=st.booleans())
     def delete_manifest(self, repository: str, content: Content, collecting: bool) -> None:
         named = (repository, content.digest)
         work = self.manifests.delete(RepositoryName(repository), Digest.parse(content.digest))
         self._compare(lambda now: self.model.delete_manifest(named, now), work, collecting)
 
-    @rule(
-        repository=st.sampled_from(REPOSITORIES),
-        tag=st.sampled_from((*TAGS, *BUILD_IDS)),
-        collecting=st.booleans(),
-    )
     def delete_tag(self, repository: str, tag: str, collecting: bool) -> None:
         work = self.manifests.delete(RepositoryName(repository), Tag(tag))
         self._compare(lambda now: self.model.delete_tag(repository, tag, now), work, collecting)
 
-    @rule(
-        repository=st.sampled_from(REPOSITORIES),
-        blob=st.sampled_from(sorted(BLOBS)),
-        collecting=st.booleans(),
-    )
     def delete_blob(self, repository: str, blob: str, collecting: bool) -> None:
         named = (repository, blob)
         work = self.blobs.delete(RepositoryName(repository), Digest.parse(blob))
@@ -421,8 +457,6 @@ class Registry(RuleBasedStateMachine):
 
     # -- Rules: builds ----------------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.builds_made) < len(BUILD_IDS))
-    @rule()
     def create_build(self) -> None:
         build_id = BUILD_IDS[len(self.builds_made)]
         self.builds_made.append(build_id)
@@ -439,9 +473,15 @@ class Registry(RuleBasedStateMachine):
         self.do(self.builds.add(build))
         self.model.add_build(build_id)
 
-    @precondition(lambda self: self.builds_made)
-    @rule(build=st.integers(0, len(BUILD_IDS) - 1), what=st.sampled_from(["end", "keep", "delete"]))
+    @rule(
+        build=st.integers(0, len(BUILD_IDS) - 1),
+        what=st.sampled_from(["create", "end", "keep", "delete"]),
+    )
     def change_build(self, build: int, what: str) -> None:
+        if what == "create" or not self.builds_made:
+            if len(self.builds_made) < len(BUILD_IDS):
+                self.create_build()
+            return
         build_id = self.builds_made[build % len(self.builds_made)]
         retention = self.model.of_build(build_id)
         now = self.now + timedelta(milliseconds=1)
@@ -467,30 +507,25 @@ class Registry(RuleBasedStateMachine):
     # -- Rules: time and collection ---------------------------------------------------------------
 
     @rule(
-        step=st.sampled_from(
-            [
-                timedelta(seconds=5),
-                LEASE / 2,
-                LEASE + timedelta(seconds=1),
-                RETENTION - timedelta(seconds=7),
-                RETENTION + timedelta(seconds=2),
-            ]
-        )
+        step=STEPS_OF_TIME,
+        then=st.sampled_from(["", "", "collect", "die", "fail"]),
+        at=st.integers(0, 25),
     )
-    def wait(self, step: timedelta) -> None:
+    def wait(self, step: timedelta, then: str, at: int) -> None:
+        """Time goes by; a collector may run then, whole, up to its death or to an error."""
         self.now += step
-
-    @rule()
-    def collect(self) -> None:
-        self.do(self._collector().run_once())
-
-    @rule(calls=st.integers(0, 25))
-    def collect_and_be_killed(self, calls: int) -> None:
-        """Whatever it left, the next one goes on, once the lease of the dead one is over."""
-        with contextlib.suppress(Killed):
-            self.do(self._collector(killed_after=calls).run_once())
-        if self.now.microsecond % 2:
-            self.now += COLLECTOR_LEASE
+        match then:
+            case "collect":
+                self.do(self._collector().run_once())
+            case "die":
+                # Whatever it left, the next one goes on, once the lease of the dead one is over.
+                with contextlib.suppress(Killed):
+                    self.do(self._collector(killed_after=at).run_once())
+                if at % 2:
+                    self.now += COLLECTOR_LEASE
+            case "fail":
+                failing = Failing(self.stores.blobs, at % 5, is_full=False)
+                self.do(self._collector(blobs=failing).run_once())
 
     # -- What has to hold -------------------------------------------------------------------------
 
