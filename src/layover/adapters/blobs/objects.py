@@ -66,7 +66,10 @@ _PING_SECONDS = 10
 # Before an answer that was cut off is asked for again from there.
 _READ_PAUSE_SECONDS = 0.2
 
-_FULL = re.compile(r"\b507\b|StorageFull|InsufficientStorage|QuotaExceeded|No space left", re.I)
+# Not any 507: requests are told with how many milliseconds they took.
+_FULL = re.compile(
+    r"(?:status code: |\()507\b|StorageFull|InsufficientStorage|QuotaExceeded|No space left", re.I
+)
 _QUERY = re.compile(r"\?[^\s\"']*")
 _LOGGED_CHARACTERS = 500
 

@@ -262,6 +262,17 @@ async def test_a_bucket_without_room_is_full_storage(
             await put(sound, content)
 
 
+async def test_a_request_that_took_507_milliseconds_is_not_a_bucket_without_room(
+    monkeypatch: pytest.MonkeyPatch, sound: ObjectBlobStore
+) -> None:
+    async def fails(*_: Any, **__: Any) -> None:
+        raise OSError("Error performing PUT http://bucket in 507.1ms: status code: 503")
+
+    monkeypatch.setattr("obstore.put_async", fails)
+    with pytest.raises(StorageUnavailable):
+        await put(sound, b"small")
+
+
 async def test_a_bucket_that_is_not_there_or_not_ours_is_unavailable(s3: S3Server) -> None:
     known = s3.bucket()
     for bucket in (
