@@ -245,8 +245,16 @@ def _turn_of(connection: Connection) -> Iterator[None]:
 
     Before the transaction and not in it: what was committed meanwhile has to be seen there.
     """
-    connection.exec_driver_sql(f"SELECT pg_advisory_lock({_TURN_LOCK})")
-    connection.commit()
+    try:
+        connection.exec_driver_sql(f"SELECT pg_advisory_lock({_TURN_LOCK})")
+        connection.commit()
+    except DBAPIError as error:
+        if failure_of(error) is not Failure.CONFLICT:
+            raise
+        # Whose turn it is was suspended: nobody waits for longer than a lock may take.
+        connection.rollback()
+        yield
+        return
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from layover.adapters.sql import database as database_module
+from layover.adapters.sql import engines as engines_module
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.engines import InvalidDatabaseUrl
 from layover.adapters.sql.failures import Failure
@@ -148,6 +149,24 @@ async def test_a_turn_ends_with_a_transaction_that_fails(database: Database) -> 
     assert len(runs) == 2
     held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
     assert await database.look_up(lambda connection: connection.execute(held).scalar()) == 0
+
+
+async def test_a_turn_that_does_not_end_is_not_waited_for_for_ever(
+    empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines_module, "_SESSION", ("SET lock_timeout = '200ms'",))
+    runs: list[int] = []
+
+    def work(connection: Connection) -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            connection.execute(text("DO $$ BEGIN RAISE serialization_failure; END $$"))
+        insert(connection, len(runs))
+
+    with opened(empty_postgres_url) as database, psycopg.connect(empty_postgres_url) as suspended:
+        suspended.execute("SELECT pg_advisory_lock(%s)", [database_module._TURN_LOCK])
+        await database.write(work)
+        assert await database.read(numbers) == [2]
 
 
 async def test_a_conflict_that_does_not_end_is_given_up_on(
