@@ -148,6 +148,7 @@ class Registry(RuleBasedStateMachine):
         self.now = NOW
         self.model = Model(RETENTION, LEASE)
         self.builds_made: list[str] = []
+        self.made: dict[str, Content] = {}
         with self.stores.database.engine.begin() as connection:
             connection.execute(
                 update(schema.projects).values(retention_seconds=int(RETENTION.total_seconds()))
@@ -229,11 +230,13 @@ class Registry(RuleBasedStateMachine):
             more["subject"] = descriptor(OCI_MANIFEST, subject.body)
         body = image(*(layer.encode() for layer in layers), **more)
         named = [b"{}", *(layer.encode() for layer in layers)]
-        return Content(
-            str(Digest.of(body)),
-            body,
-            blobs=frozenset(str(Digest.of(blob)) for blob in named),
-            subject=subject.digest if subject else None,
+        return self._made(
+            Content(
+                str(Digest.of(body)),
+                body,
+                blobs=frozenset(str(Digest.of(blob)) for blob in named),
+                subject=subject.digest if subject else None,
+            )
         )
 
     @rule(target=contents, children=st.lists(contents, min_size=1, max_size=2))
@@ -243,9 +246,12 @@ class Registry(RuleBasedStateMachine):
             descriptor(json.loads(child.body)["mediaType"], child.body) for child in children
         ]
         body = json.dumps(document).encode()
-        return Content(
-            str(Digest.of(body)), body, children=frozenset(child.digest for child in children)
-        )
+        digests = frozenset(child.digest for child in children)
+        return self._made(Content(str(Digest.of(body)), body, children=digests))
+
+    def _made(self, content: Content) -> Content:
+        self.made[content.digest] = content
+        return content
 
     @rule(target=contents, subject=contents, layer=st.sampled_from(["one", "three"]))
     def a_referrer(self, subject: Content, layer: str) -> Content:
@@ -342,7 +348,10 @@ class Registry(RuleBasedStateMachine):
             self.model.bring((into, blob), self.now)
 
     @rule(repository=PLACES, content=contents, collecting=st.booleans())
-    def head_manifest(self, repository: str, content: Content, collecting: bool) -> None:
+    def ask_for_a_manifest(self, repository: str, content: Content, collecting: bool) -> None:
+        self.head_manifest(repository, content, collecting)
+
+    def head_manifest(self, repository: str, content: Content, collecting: bool) -> bool:
         """As a client does that may push an index of it."""
         work = self.manifests.find(
             RepositoryName(repository), Digest.parse(content.digest), Audience.WRITER
@@ -353,12 +362,14 @@ class Registry(RuleBasedStateMachine):
         assert refused == (None if shown else "ManifestUnknown"), (named, refused)
         if shown:
             self.model.tell(named, self.now)
+        return shown
 
     @rule(
         repository=PLACES,
         content=contents,
         tags=st.lists(st.sampled_from(TAGS), max_size=2, unique=True),
-        pause=st.sampled_from([timedelta(0), timedelta(0), LEASE / 2]),
+        meanwhile=st.sampled_from(["", "", "wait", "delete", "expire"]),
+        victim=contents,
         collecting=st.booleans(),
     )
     def push(
@@ -366,12 +377,28 @@ class Registry(RuleBasedStateMachine):
         repository: str,
         content: Content,
         tags: list[str],
-        pause: timedelta,
+        meanwhile: str,
+        victim: Content,
         collecting: bool,
     ) -> None:
-        """A whole push, which may take a while."""
+        """A whole push, and what may happen between its questions and its manifest."""
+        for digest in sorted(content.children):
+            child = self.made[digest]
+            if not self.head_manifest(repository, child, collecting):
+                self.bring_blobs(repository, child, collecting)
+                self._put(repository, child, [], None, collecting)
         self.bring_blobs(repository, content, collecting)
-        self.now += pause
+        match meanwhile:
+            case "wait":
+                self.now += LEASE / 2
+            case "delete":
+                self.delete_manifest(repository, victim, collecting)
+            case "expire":
+                ends = [one.expires_at for one in self.model.live(self.now) if one.expires_at]
+                soon = self.now + LEASE / 2
+                self.now = min([soon, *(end for end in ends if end > self.now)])
+        if meanwhile:
+            self.do(self._collector().run_once())
         self._put(repository, content, tags, None, collecting)
 
     @rule(
