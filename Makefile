@@ -37,7 +37,7 @@ dev:
 test: dev ## all that CI runs: installs what is missing, lints, then every test
 	@$(MAKE) --no-print-directory lint
 	@scripts/install-engines
-	@$(VENV)/python -m pytest $(ARGS)
+	@$(if $(ARGS),$(VENV)/python -m pytest $(ARGS),$(VENV)/python scripts/run-tests)
 
 lint: dev ## ruff, mypy, imports, generated code: the quick first part of `make test`
 	$(VENV)/ruff check .

@@ -132,7 +132,7 @@ class Collector:
         async def remove(one: Doomed) -> bool:
             async with room:
                 try:
-                    await self._blobs.delete(one.key, unfinished=not one.digest)
+                    await self._blobs.delete(one.key, unfinished=True)
                 except StorageError as error:
                     _log.warning("bytes_not_removed", key=one.key, reason=str(error))
                     return False

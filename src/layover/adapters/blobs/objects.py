@@ -11,6 +11,7 @@ has no call for that: on S3 alone. Elsewhere a rule of the bucket has to do it (
 """
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -349,6 +350,11 @@ class ObjectBlobStore:
                 await asyncio.shield(writing)
         finally:
             await _end(queue, writing)
+        if self._bucket.is_s3:
+            # Where the answer to its beginning was lost it was begun again, and the other one is
+            # nobody's. What fails here is done again with the key's end.
+            with contextlib.suppress(StorageUnavailable):
+                await self._run(lambda: self._abort(key))
         return size_bytes
 
     # --- multipart uploads that nobody completed ----------------------------------------------
