@@ -6,34 +6,29 @@ step marks for the next one what it may have made unneeded.
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Row,
     Select,
     Table,
-    and_,
     bindparam,
     delete,
     exists,
-    func,
     insert,
     or_,
     select,
-    tuple_,
     update,
 )
 
 from layover.adapters.sql import server_leases
 from layover.adapters.sql.database import Database
+from layover.adapters.sql.receipt_rows import decided, open_receipts, reason_of
 from layover.adapters.sql.registry_rows import TO_BLOB, TO_MANIFEST, delete_manifests, parts
 from layover.adapters.sql.retention_rows import (
-    DELETED,
     EXPIRED,
     SUPERSEDED,
     Grave,
@@ -61,7 +56,6 @@ from layover.retention.models import (
     Doomed,
     Kind,
     Receipt,
-    ReceiptItem,
     Removal,
     StoredReceipt,
 )
@@ -69,9 +63,6 @@ from layover.retention.models import (
 # Retentions that are let go at once, and rows of their builds' logs.
 _RETENTIONS = 50
 _LOG_ROWS = 5_000
-
-# Of an item of a receipt: what becomes of it is not known yet.
-_WAITS = ""
 
 _PLAN_BATCH = 500
 
@@ -185,7 +176,7 @@ class SqlRetentionStore:
 
         def work(connection: Connection) -> tuple[list[Receipt], str | None]:
             rows = connection.execute(query).all()
-            return _decided(connection, rows), rows[-1].build_id if len(rows) == limit else None
+            return decided(connection, rows), rows[-1].build_id if len(rows) == limit else None
 
         return await self._database.read(work)
 
@@ -255,7 +246,7 @@ def _release_ended(
     ended = {row.id: row for row in connection.execute(query.limit(_RETENTIONS)).all()}
     if not ended:
         return 0
-    _open_receipts(connection, ended)
+    open_receipts(connection, ended)
     named = connection.execute(
         select(
             tags.c.retention_id,
@@ -273,7 +264,7 @@ def _release_ended(
             row.repository,
             row.name,
             0,
-            _reason(ended[row.retention_id]),
+            reason_of(ended[row.retention_id]),
             ended[row.retention_id].ended_at,
         )
         for row in named
@@ -349,7 +340,7 @@ def _forget_builds(connection: Connection, ended: dict[int, Any], removals: list
     connection.execute(delete(builds).where(builds.c.id.in_(build_ids)))
     bury_all(connection, [_grave(row, "", row.build_id) for row in over])
     removals += [
-        Removal(Kind.BUILD, "", row.build_id, 0, _reason(row), row.ended_at) for row in over
+        Removal(Kind.BUILD, "", row.build_id, 0, reason_of(row), row.ended_at) for row in over
     ]
     return True
 
@@ -368,12 +359,8 @@ def _delete_each(
         )
 
 
-def _reason(ended: Any) -> str:
-    return DELETED if ended.end_reason == DELETED else EXPIRED
-
-
 def _grave(ended: Any, repository: str, reference: str) -> Grave:
-    return ended.project_id, repository, reference, _reason(ended), ended.ended_at
+    return ended.project_id, repository, reference, reason_of(ended), ended.ended_at
 
 
 def _collect_manifests(
@@ -523,175 +510,3 @@ def _by_repository(rows: Iterable[Any]) -> dict[int, set[str]]:
     for row in rows:
         found.setdefault(row.repository_id, set()).add(row.digest)
     return found
-
-
-# --- receipts ------------------------------------------------------------------------------------
-
-
-def _open_receipts(connection: Connection, ended: dict[int, Any]) -> None:
-    """Write down what builds held, before the first of it goes."""
-    of_builds = {row.build_id: row for row in ended.values() if row.build_id is not None}
-    known = select(receipts.c.build_id).where(receipts.c.build_id.in_(of_builds))
-    for build_id in connection.execute(known).scalars().all():
-        del of_builds[build_id]
-    if not of_builds:
-        return
-    ids = {row.id: row.build_id for row in of_builds.values()}
-    held: dict[str, list[list[Any]]] = {build_id: [] for build_id in of_builds}
-    of_manifests = (
-        select(
-            retained_manifests.c.retention_id,
-            manifests.c.repository_id,
-            manifests.c.digest,
-            func.length(manifests.c.body).label("size_bytes"),
-        )
-        .join(
-            manifests,
-            and_(
-                manifests.c.repository_id == retained_manifests.c.repository_id,
-                manifests.c.digest == retained_manifests.c.digest,
-            ),
-        )
-        .where(retained_manifests.c.retention_id.in_(ids))
-        .order_by(manifests.c.digest)
-    )
-    for row in connection.execute(of_manifests):
-        entry = [TO_MANIFEST, row.repository_id, row.digest, row.size_bytes]
-        held[ids[row.retention_id]].append(entry)
-    of_blobs = (
-        select(retained_manifests.c.retention_id, blobs.c.digest, blobs.c.size_bytes)
-        .join(
-            manifest_references,
-            and_(
-                manifest_references.c.repository_id == retained_manifests.c.repository_id,
-                manifest_references.c.manifest_digest == retained_manifests.c.digest,
-                manifest_references.c.kind == TO_BLOB,
-            ),
-        )
-        .join(blobs, blobs.c.digest == manifest_references.c.digest)
-        .where(retained_manifests.c.retention_id.in_(ids))
-        .distinct()
-        .order_by(blobs.c.digest)
-    )
-    for retention_id, digest, size_bytes in connection.execute(of_blobs):
-        held[ids[retention_id]].append([TO_BLOB, None, digest, size_bytes])
-    connection.execute(
-        insert(receipts),
-        [
-            {
-                "build_id": build_id,
-                "project_id": row.project_id,
-                "ended_at": row.ended_at,
-                "held": json.dumps({"reason": _reason(row), "items": held[build_id]}),
-            }
-            for build_id, row in of_builds.items()
-        ],
-    )
-
-
-def _decided(connection: Connection, rows: Sequence[Any]) -> list[Receipt]:
-    """The receipts of those collected builds of which nothing waits for the end of a lease."""
-    opened = [(row, json.loads(row.held)) for row in rows]
-    left = _Left(connection)
-    for row, held in opened:
-        left.ask(row.project_id, held["items"])
-    decided: list[Receipt] = []
-    for row, held in opened:
-        items = [
-            ReceiptItem(digest, kind, size_bytes, left.keeper(row.project_id, where, digest))
-            for kind, where, digest, size_bytes in held["items"]
-        ]
-        if all(item.kept_by != _WAITS for item in items):
-            receipt = Receipt(
-                row.build_id, row.project_id, held["reason"], row.ended_at, tuple(items)
-            )
-            decided.append(receipt)
-    return decided
-
-
-class _Left:
-    """What is left of what builds held, asked for many at once: most of it is gone."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        # By project or repository, and digest.
-        self._there: set[tuple[str | int, str]] = set()
-        self._doomed: set[str] = set()
-        self._keepers: dict[tuple[str | int, str], str] = {}
-
-    def ask(self, project_id: str, items: list[list[Any]]) -> None:
-        """Find out which of a build's items are still there."""
-        by_place: dict[tuple[str, str | int], set[str]] = {}
-        for kind, repository_id, digest, _ in items:
-            by_place.setdefault((kind, repository_id or project_id), set()).add(digest)
-        for (kind, place), digests in by_place.items():
-            for part in parts(digests):
-                if kind == TO_MANIFEST:
-                    there = select(manifests.c.digest).where(
-                        manifests.c.repository_id == place, manifests.c.digest.in_(part)
-                    )
-                else:
-                    there = (
-                        select(repository_blobs.c.digest)
-                        .join(repositories, repositories.c.id == repository_blobs.c.repository_id)
-                        .where(
-                            repository_blobs.c.digest.in_(part), repositories.c.project_id == place
-                        )
-                    )
-                    # Gone from the project, its bytes may still wait to be removed.
-                    doomed = select(doomed_objects.c.digest).where(
-                        doomed_objects.c.digest.in_(part)
-                    )
-                    self._doomed |= set(self._connection.execute(doomed).scalars())
-                found = self._connection.execute(there).scalars()
-                self._there |= {(place, digest) for digest in found}
-
-    def keeper(self, project_id: str, repository_id: int | None, digest: str) -> str | None:
-        """What keeps the manifest or blob: a build's ID where it is one; None when it is gone."""
-        place = repository_id or project_id
-        if (place, digest) not in self._there:
-            return _WAITS if repository_id is None and digest in self._doomed else None
-        key = (place, digest)
-        if key not in self._keepers:
-            condition: ColumnElement[bool]
-            if repository_id is None:
-                condition = tuple_(
-                    retained_manifests.c.repository_id, retained_manifests.c.digest
-                ).in_(_users(project_id, digest))
-            else:
-                condition = and_(
-                    retained_manifests.c.repository_id == repository_id,
-                    retained_manifests.c.digest == digest,
-                )
-            self._keepers[key] = _keeper(self._connection, condition)
-        return self._keepers[key]
-
-
-def _users(project_id: str, digest: str) -> Select[tuple[int, str]]:
-    """The project's manifests that name the blob."""
-    return (
-        select(manifest_references.c.repository_id, manifest_references.c.manifest_digest)
-        .join(repositories, repositories.c.id == manifest_references.c.repository_id)
-        .where(
-            manifest_references.c.digest == digest,
-            manifest_references.c.kind == TO_BLOB,
-            repositories.c.project_id == project_id,
-        )
-    )
-
-
-def _keeper(connection: Connection, condition: ColumnElement[bool]) -> str:
-    """What retains one of the manifests that `condition` selects; where nothing does they wait
-    to be collected."""
-    keeper = connection.execute(
-        select(retentions.c.build_id, repositories.c.name, retained_manifests.c.digest)
-        .join(retained_manifests, retained_manifests.c.retention_id == retentions.c.id)
-        .join(repositories, repositories.c.id == retained_manifests.c.repository_id)
-        .where(condition, retentions.c.ended_at.is_(None))
-        # A build is named where there is one.
-        .order_by(retentions.c.build_id.is_(None), retentions.c.id)
-        .limit(1)
-    ).first()
-    if keeper is None:
-        return _WAITS
-    return keeper.build_id or f"{keeper.name}@{keeper.digest}"
