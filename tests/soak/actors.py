@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from protobuf import Oneof
 
-from layover.client.errors import NotFound
+from layover.client.errors import NotFound, TokenRefused
 from layover.rpc.depot.cli.v1 import build_pb
 from tests.soak import content
 from tests.soak.client import Answer, RegistryClient
@@ -405,7 +405,12 @@ class Actor:
         success = Oneof("success", build_pb.FinishBuildRequest.Success())
         request.result = success
         token = created.build_token
-        await self._client.call(lambda api: api.with_token(token).finish_build(request))
+        try:
+            await self._client.call(lambda api: api.with_token(token).finish_build(request))
+        except TokenRefused:
+            # A killed server's answer was lost: the build has ended, and its token with it.
+            if not self._client.replicas_die:
+                raise
         ended = time.time()
         for node in unit.nodes:
             if node.own.shows_until == math.inf:
