@@ -20,6 +20,7 @@ from layover.adapters.sql.registry_rows import (
 from layover.adapters.sql.retention_rows import (
     DELETED,
     NOW,
+    above,
     bury,
     check_blobs,
     check_build,
@@ -30,7 +31,6 @@ from layover.adapters.sql.retention_rows import (
     is_live,
     is_shown,
     is_visible,
-    parents,
     renew_pushes,
     retain,
     retain_push,
@@ -261,7 +261,7 @@ class SqlRegistryStore:
             # share it.
             if not visible_manifests(connection, repository_id, {str(digest)}, now):
                 # Those that waited for it: indexes that name it, and what it is a referrer of.
-                waiting = parents(connection, repository_id, digest) | subjects
+                waiting = above(connection, repository_id, {str(digest)})
                 retained_by = retaining(connection, repository_id, waiting, now)
             own: int | None = None
             if build_id is not None:

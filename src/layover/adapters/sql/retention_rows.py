@@ -165,16 +165,6 @@ def retaining(
     }
 
 
-def parents(connection: Connection, repository_id: int, digest: Digest) -> set[str]:
-    """The indexes that name the manifest."""
-    query = select(manifest_references.c.manifest_digest).where(
-        manifest_references.c.repository_id == repository_id,
-        manifest_references.c.digest == str(digest),
-        manifest_references.c.kind == TO_MANIFEST,
-    )
-    return set(connection.execute(query).scalars())
-
-
 def retain(
     connection: Connection,
     repository_id: int,
@@ -199,17 +189,17 @@ def retain(
         )
     # What comes back belongs to everything that lives and needs it.
     if (
-        retaining(connection, repository_id, _above(connection, repository_id, reached.back), now)
+        retaining(connection, repository_id, above(connection, repository_id, reached.back), now)
         - ids
     ):
         for back in sorted(reached.back):
-            above = _above(connection, repository_id, {back})
+            needed_by = above(connection, repository_id, {back})
             below = _reached(connection, repository_id, back, now)
             _retain(
                 connection,
                 repository_id,
                 below.all,
-                retaining(connection, repository_id, above, now) - ids,
+                retaining(connection, repository_id, needed_by, now) - ids,
             )
 
 
@@ -280,7 +270,7 @@ def _reached(connection: Connection, repository_id: int, root: str, now: datetim
     return _Reached(reached, leased - {root}, over - reached)
 
 
-def _above(connection: Connection, repository_id: int, digests: set[str]) -> set[str]:
+def above(connection: Connection, repository_id: int, digests: set[str]) -> set[str]:
     """The indexes that name these manifests, and what these are referrers of."""
     found = set[str]()
     for part in parts(digests):
