@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from layover import logs
 from layover.adapters.blobs.opening import open_blob_store
@@ -41,8 +43,9 @@ from layover.builds.reports import ReportService
 from layover.errors import StorageError, StorageUnavailable
 from layover.http.gate import Gate
 from layover.http.health import health_routes
-from layover.http.middleware.requests import RequestMiddleware
+from layover.http.middleware import surrounded
 from layover.http.oci.routes import oci_routes
+from layover.http.origin import TrustedProxies
 from layover.http.protocol import BoundedHttpProtocol
 from layover.http.rpc import connect_apps
 from layover.identity.ids import new_id
@@ -109,7 +112,7 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
     missing = {"server": "starting"}
-    gate = Gate(missing)
+    gate = Gate(missing, _surrounding(settings))
     config = uvicorn.Config(
         gate,
         lifespan="off",
@@ -118,6 +121,12 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        # Who calls is told by http/origin.py, which trusts nobody by itself.
+        proxy_headers=False,
+        # Nothing here speaks it, whatever libraries there are.
+        ws="none",
+        # What one request binds is not seen by the next one of its connection.
+        reset_contextvars=True,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
         timeout_graceful_shutdown=int(settings.shutdown_timeout.total_seconds()),
@@ -284,8 +293,17 @@ async def running(
         app = Starlette(routes=routes)
         # Nothing here is worth a redirect to a host that the client named.
         app.router.redirect_slashes = False
-        app.add_middleware(RequestMiddleware)
+        app.add_middleware(_surrounding(settings))
         yield app, greeting(settings, tenant)
+
+
+def _surrounding(settings: Settings) -> Callable[[ASGIApp], ASGIApp]:
+    """What every answer of this server passes through."""
+    return functools.partial(
+        surrounded,
+        proxies=TrustedProxies(settings.trusted_proxies),
+        https=settings.url.startswith("https://"),
+    )
 
 
 def _remote_builders(settings: Settings) -> list[RemoteBuilder]:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from pydantic import (
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -68,7 +70,32 @@ def parse_size(value: object) -> object:
     return units.read_size(value) if isinstance(value, str) else value
 
 
+def parse_networks(value: object) -> object:
+    """Read a list of networks, or a text with commas in between, as the environment has it."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    return [_network(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _network(text: object) -> object:
+    if isinstance(text, IPv4Network | IPv6Network):
+        return text
+    try:
+        # A number is an address to it, and to nobody else.
+        network = ip_network(str(text))
+    except ValueError as error:
+        raise ValueError(
+            f"expected an address or a network such as 10.0.0.0/8, not {text!r}: {error}"
+        ) from error
+    if network.prefixlen == 0:
+        raise ValueError(f"{text} would let everybody say who they are: name the proxies' own")
+    return network
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(check_duration)]
+Networks = Annotated[
+    tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(parse_networks)
+]
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 
 
@@ -152,6 +179,14 @@ class Settings(BaseSettings):
         description=(
             "How clients and builders reach the server, as https://registry.example.com;"
             " made from `listen` when empty."
+        ),
+    )
+    trusted_proxies: Networks = Field(
+        default=(),
+        description=(
+            "The addresses of proxies in front, as a list of 192.0.2.7 or 10.0.0.0/8 (in the"
+            " environment with commas in between); what they write into X-Forwarded-For tells who"
+            " calls, and what anybody else writes there does not."
         ),
     )
     tls_cert: Path | None = Field(

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,8 +15,9 @@ from starlette.applications import Starlette
 from starlette.types import Message
 
 from layover.adapters.sql.builds import SqlBuildStore
-from layover.http.middleware.requests import RequestMiddleware
+from layover.http.middleware import surrounded
 from layover.http.oci.routes import oci_routes
+from layover.http.origin import TrustedProxies
 from layover.identity.ids import new_secret
 from layover.identity.models import Principal, TokenKind
 from layover.identity.registry_tokens import KEY_BYTES, RegistryTokens
@@ -93,7 +95,7 @@ class RegistryApi:
             )
         )
         self.app.router.redirect_slashes = False
-        self.app.add_middleware(RequestMiddleware)
+        self.app.add_middleware(partial(surrounded, proxies=TrustedProxies(), https=False))
 
     def pass_by(self, time: timedelta) -> None:
         self.now += time

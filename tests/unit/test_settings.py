@@ -270,3 +270,40 @@ def test_a_database_url_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> Non
     settings = load()
     assert settings.database_url.get_secret_value() == url
     assert "s3cret" not in f"{settings!r} {settings} {settings.model_dump()}"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"], "10.0.0.0/8, 192.0.2.7,2001:db8::/32,"],
+)
+def test_trusted_proxies_are_addresses_and_networks(value: object) -> None:
+    settings = load(overrides={"trusted_proxies": value})
+    assert [str(network) for network in settings.trusted_proxies] == [
+        *("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32")
+    ]
+
+
+def test_trusted_proxies_come_from_file_and_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "layover.toml").write_text('trusted_proxies = ["192.0.2.0/24"]')
+    assert [str(network) for network in load().trusted_proxies] == ["192.0.2.0/24"]
+    monkeypatch.setenv("LAYOVER_TRUSTED_PROXIES", "127.0.0.1,::1")
+    assert [str(network) for network in load().trusted_proxies] == ["127.0.0.1/32", "::1/128"]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("nginx", "10.0.0.0/8"),
+        ("10.0.0.1/8", "host bits"),
+        ("0.0.0.0/0", "everybody"),
+        ("::/0", "everybody"),
+        ([7], "trusted_proxies"),
+        (7, "trusted_proxies"),
+    ],
+)
+def test_proxies_that_cannot_be_trusted_are_refused(value: object, reason: str) -> None:
+    with pytest.raises(SettingsError, match="trusted_proxies") as caught:
+        load(overrides={"trusted_proxies": value})
+    assert reason in str(caught.value)

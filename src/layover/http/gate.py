@@ -1,12 +1,11 @@
 """What answers before the server can do its work: it is alive, and not ready."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from layover.http.middleware.requests import RequestMiddleware
 from layover.http.oci.errors import OciError, error_body
 
 _STARTING = "the server is starting: try again in a moment"
@@ -16,10 +15,15 @@ _RETRY = {"Retry-After": "2"}
 class Gate:
     """Passes requests on to the application once there is one."""
 
-    def __init__(self, missing: Mapping[str, str]) -> None:
-        """`missing` says at each time what is waited for."""
+    def __init__(
+        self,
+        missing: Mapping[str, str],
+        surround: Callable[[ASGIApp], ASGIApp],
+    ) -> None:
+        """`missing` says at each time what is waited for; `surround` puts around the answers
+        that say so what the application has around its own."""
         self._missing = missing
-        self._app: ASGIApp = RequestMiddleware(self._refuse)
+        self._app = surround(self._refuse)
         self.is_open = False
 
     def open(self, app: ASGIApp) -> None:

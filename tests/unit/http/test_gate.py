@@ -1,10 +1,13 @@
 import json
+from functools import partial
 
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message
 
 from layover.http.gate import Gate
+from layover.http.middleware import surrounded
+from layover.http.origin import TrustedProxies
 from tests.unit.http.oci.requests import request
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +32,7 @@ def missing() -> dict[str, str]:
 
 @pytest.fixture
 def gate(missing: dict[str, str]) -> Gate:
-    return Gate(missing)
+    return Gate(missing, partial(surrounded, proxies=TrustedProxies(), https=False))
 
 
 async def test_a_starting_server_is_alive_and_says_what_it_waits_for(
@@ -52,6 +55,7 @@ async def test_the_registry_refuses_in_the_specifications_form(
     assert status == 503
     assert headers["docker-distribution-api-version"] == "registry/2.0"
     assert "x-request-id" in headers
+    assert "sandbox" in headers["content-security-policy"]
     assert "retry-after" in headers
     (error,) = json.loads(body)["errors"]
     assert set(error) == {"code", "message", "detail"}

@@ -6,6 +6,9 @@ import time
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from layover.http.origin import TrustedProxies, bind_origin, user_agent
+from layover.identity.origin import Origin
+
 _log = structlog.get_logger(__name__)
 
 _BUG_BODY = b'{"errors":[{"code":"UNKNOWN","message":"internal error","detail":null}]}'
@@ -15,10 +18,13 @@ _QUIET_PATHS = frozenset({"/healthz", "/readyz"})
 
 
 class RequestMiddleware:
-    """Binds `request_id` for the logs and answers it as X-Request-ID."""
+    """Says who calls, and under which ID: `origin` and the logs have both from here.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    The ID is answered as X-Request-ID.
+    """
+
+    def __init__(self, app: ASGIApp, proxies: TrustedProxies | None = None) -> None:
+        self._app, self._proxies = app, proxies or TrustedProxies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -29,6 +35,12 @@ class RequestMiddleware:
         # As it was sent, percent-encoded: what it decodes to can drive a terminal.
         path = scope["raw_path"].decode("ascii", "replace")
         status: int | None = None
+        headers, (peer, _) = scope["headers"], scope.get("client") or ("", 0)
+        address = self._proxies.client_address(peer, headers)
+        if address != peer:
+            # The port was the proxy's.
+            scope = {**scope, "client": (address, 0)}
+        bind_origin(Origin(address, user_agent(headers), request_id))
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -56,7 +68,7 @@ class RequestMiddleware:
                         path=path,
                         status=status,
                         duration_ms=round((time.monotonic() - started_at) * 1000, 1),
-                        client=(scope.get("client") or ("", 0))[0],
+                        client=address,
                     )
 
 

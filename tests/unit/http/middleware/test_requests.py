@@ -1,4 +1,5 @@
 import asyncio
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from layover.http.middleware.requests import RequestMiddleware
+from layover.http.origin import TrustedProxies, origin
+from layover.identity.origin import Origin
 
 pytestmark = pytest.mark.anyio
 
@@ -24,8 +27,11 @@ async def call(app: Any, **scope: Any) -> list[Message]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    asked = {"type": "http", "method": "GET", "path": "/a", "raw_path": b"/a", **scope}
-    await RequestMiddleware(app)(asked, nothing, send)
+    asked = {
+        **{"type": "http", "method": "GET", "path": "/a", "raw_path": b"/a", "headers": []},
+        **scope,
+    }
+    await RequestMiddleware(app, TrustedProxies([ip_network("10.0.0.0/8")]))(asked, nothing, send)
     return sent
 
 
@@ -43,6 +49,26 @@ async def test_a_request_is_logged_once_with_the_id_that_its_answer_carries() ->
     assert {entry["request_id"] for entry in logs if "request_id" in entry} == ids
     served = [entry for entry in logs if entry["event"] == "request_served"]
     assert [(entry["status"], entry["client"]) for entry in served] == [(204, "192.0.2.1")]
+
+
+async def test_who_calls_is_known_behind_a_proxy_wherever_the_request_is_served() -> None:
+    seen: list[tuple[Any, Origin]] = []
+
+    async def looks(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append((scope["client"], origin()))
+        await serves(scope, receive, send)
+
+    with capture_logs() as logs:
+        sent = await call(
+            looks,
+            client=("10.1.2.3", 5),
+            headers=[(b"x-forwarded-for", b"192.0.2.1"), (b"user-agent", b"docker/27")],
+        )
+    ((client, found),) = seen
+    assert client == ("192.0.2.1", 0)
+    assert (found.address, found.user_agent) == ("192.0.2.1", "docker/27")
+    assert (b"x-request-id", found.request_id.encode()) in sent[0]["headers"]
+    assert [entry["client"] for entry in logs if "client" in entry] == ["192.0.2.1"]
 
 
 async def test_a_bug_is_told_without_a_word_about_it_and_logged() -> None:

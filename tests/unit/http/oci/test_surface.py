@@ -209,7 +209,7 @@ async def test_a_stranger_cannot_tell_what_is_there_from_what_never_was(api: Reg
         ),
     ]
     # As long as each other, as their answers have to be; the last is in no project that there is.
-    names = (REPOSITORY.value, "mine/nil", "none/app")
+    names = (REPOSITORY.value, "mine/nil", "nope/app")
     traded = await api.registry_token(
         FOREIGNER, *(f"repository:{name}:*" for name in (*names, SIBLING))
     )
@@ -302,6 +302,30 @@ async def test_every_refusal_has_the_specifications_form(
                 assert answer.code == "UNSUPPORTED"
                 assert method not in answer.headers["allow"].split(", ")
     assert refused > 150
+
+
+# --- browsers ------------------------------------------------------------------------------------
+
+
+async def test_what_was_pushed_does_nothing_in_a_browser_whatever_it_says_it_is(
+    api: RegistryApi,
+) -> None:
+    page = b"<script>alert(1)</script>"
+    digest = await push_blob(api.stores, REPOSITORY, page)
+    await push_image(api.stores, REPOSITORY, b"layer", tag="v1")
+    for path, stored in (
+        (f"/v2/{REPOSITORY}/blobs/{digest}", True),
+        (f"/v2/{REPOSITORY}/manifests/v1", True),
+        (f"/v2/{REPOSITORY}/manifests/v2", False),
+        (f"/v2/{REPOSITORY}/tags/list", False),
+        ("/token", False),
+        ("/nowhere", False),
+    ):
+        answer = await api.call(USER, "GET", path)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["content-security-policy"].endswith("; sandbox")
+        assert not answer.headers.get("content-type", "").startswith("text/html")
+        assert answer.headers.get("cache-control") == (None if stored else "no-store"), path
 
 
 async def test_an_index_that_names_what_is_not_there_is_taken(api: RegistryApi) -> None:
