@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -70,10 +70,16 @@ def parse_size(value: object) -> object:
     return units.read_size(value) if isinstance(value, str) else value
 
 
+def parse_list(value: object) -> object:
+    """Read a text with commas in between, as the environment has it, as a list."""
+    if not isinstance(value, str):
+        return value
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
 def parse_networks(value: object) -> object:
     """Read a list of networks, or a text with commas in between, as the environment has it."""
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",") if part.strip()]
+    value = parse_list(value)
     return [_network(part) for part in value] if isinstance(value, list | tuple) else value
 
 
@@ -82,14 +88,11 @@ def _network(text: object) -> object:
         return text
     try:
         # A number is an address to it, and to nobody else.
-        network = ip_network(str(text))
+        return ip_network(str(text))
     except ValueError as error:
         raise ValueError(
             f"expected an address or a network such as 10.0.0.0/8, not {text!r}: {error}"
         ) from error
-    if network.prefixlen == 0:
-        raise ValueError(f"{text} would let everybody say who they are: name the proxies' own")
-    return network
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(check_duration)]
@@ -97,6 +100,7 @@ Networks = Annotated[
     tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(parse_networks)
 ]
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_list)]
 
 
 class BuilderSettings(BaseModel):
@@ -193,6 +197,21 @@ class Settings(BaseSettings):
         default=None, description="The certificate chain to serve HTTPS with (PEM)."
     )
     tls_key: Path | None = Field(default=None, description="The certificate's key (PEM).")
+    outbound_networks: Networks = Field(
+        default=(),
+        description=(
+            "The networks beside public addresses that the server may dial for a client, as"
+            " 10.0.0.0/8 (where a CI system's keys are, say); loopback too where `listen` is on it."
+        ),
+    )
+    outbound_insecure_hosts: Texts = Field(
+        default=(),
+        description="The hosts that it may dial for a client without TLS, each HOST:PORT.",
+    )
+    outbound_ca_cert: Path | None = Field(
+        default=None,
+        description="Authorities that it trusts beside the system's when it dials (PEM).",
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="JSON lines, columns, or columns on a terminal only."
     )
@@ -272,6 +291,26 @@ class Settings(BaseSettings):
             raise ValueError("has to be postgresql://USER@HOST:PORT/DATABASE")
         return url
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(
+        cls, networks: tuple[IPv4Network | IPv6Network, ...]
+    ) -> tuple[IPv4Network | IPv6Network, ...]:
+        for network in networks:
+            if network.prefixlen == 0:
+                raise ValueError(
+                    f"{network} would let everybody say who they are: name the proxies' own"
+                )
+        return networks
+
+    @field_validator("outbound_insecure_hosts")
+    @classmethod
+    def _check_insecure_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if _LISTEN.fullmatch(host) is None or _split(host)[1] > 65535:
+                raise ValueError(f"each has to be HOST:PORT, not {host!r}")
+        return hosts
+
     @model_validator(mode="after")
     def _check(self) -> "Settings":
         for field, address in (("listen", self.listen), ("builder_listen", self.builder_listen)):
@@ -280,7 +319,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{field} has to be HOST:PORT, not {address!r}")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together: give both or none")
-        for path in (self.tls_cert, self.tls_key):
+        for path in (self.tls_cert, self.tls_key, self.outbound_ca_cert):
             if path is not None and not path.is_file():
                 raise ValueError(f"no file {path}")
         if self.public_url and _PUBLIC_URL.fullmatch(self.public_url) is None:
@@ -335,6 +374,16 @@ class Settings(BaseSettings):
     @property
     def listens_on_all(self) -> bool:
         return self.listen_host in ("0.0.0.0", "::")  # noqa: S104  # compared, not bound
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        """Whether only this machine's own clients reach the server."""
+        if self.listen_host == "localhost":
+            return True
+        try:
+            return ip_address(self.listen_host).is_loopback
+        except ValueError:
+            return False
 
     @property
     def registry_host(self) -> str:

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import pytest
 
+from tests.certificates import Certificates, make_certificates
 from tests.e2e import processes
-from tests.e2e.certificates import Certificates, make_certificates
 from tests.e2e.engines import DockerEngine, Podman, Skopeo
 from tests.e2e.pairs import REPLICATED, Storage, pairs_of, storage_of
 from tests.e2e.server import LayoverServer

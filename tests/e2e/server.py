@@ -16,8 +16,8 @@ from sqlalchemy import Connection, select
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.schema import blobs
+from tests.certificates import Certificates
 from tests.e2e import processes
-from tests.e2e.certificates import Certificates
 from tests.e2e.pairs import Storage
 from tests.e2e.processes import ROOT, Background, environment, run
 

@@ -11,7 +11,7 @@ from typing import Any
 import pexpect  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
-from tests.e2e.certificates import Certificates
+from tests.certificates import Certificates
 from tests.e2e.conftest import ServerFactory
 from tests.e2e.engines import DockerEngine
 from tests.e2e.images import busybox_context

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.certificates import Certificates
+from tests.certificates import Certificates
 from tests.e2e.conftest import ServerFactory
 from tests.e2e.engines import DockerEngine
 from tests.e2e.images import busybox_context

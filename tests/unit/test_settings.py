@@ -1,4 +1,5 @@
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -307,3 +308,55 @@ def test_proxies_that_cannot_be_trusted_are_refused(value: object, reason: str) 
     with pytest.raises(SettingsError, match="trusted_proxies") as caught:
         load(overrides={"trusted_proxies": value})
     assert reason in str(caught.value)
+
+
+def test_networks_and_hosts_to_dial_are_lists_in_a_file_and_in_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "layover.toml").write_text(
+        'outbound_networks = ["10.0.0.0/8"]\noutbound_insecure_hosts = ["registry.lan:5000"]\n'
+    )
+    assert load().outbound_networks == (ip_network("10.0.0.0/8"),)
+    assert load().outbound_insecure_hosts == ("registry.lan:5000",)
+    monkeypatch.setenv("LAYOVER_OUTBOUND_NETWORKS", "10.0.0.0/8, fd00::/8")
+    monkeypatch.setenv("LAYOVER_OUTBOUND_INSECURE_HOSTS", "a:1,[::1]:2")
+    assert load().outbound_networks == (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+    assert load().outbound_insecure_hosts == ("a:1", "[::1]:2")
+    monkeypatch.setenv("LAYOVER_OUTBOUND_NETWORKS", "")
+    assert load().outbound_networks == ()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("outbound_networks", ("intranet",)),
+        ("outbound_networks", ("10.0.0.1/8",)),
+        ("outbound_networks", "[10"),
+        ("outbound_insecure_hosts", ("registry.lan",)),
+        ("outbound_insecure_hosts", ("http://registry.lan:5000",)),
+        ("outbound_insecure_hosts", ("registry.lan:70000",)),
+        ("outbound_ca_cert", "missing.pem"),
+    ],
+)
+def test_what_cannot_be_dialled_is_refused_with_its_setting(setting: str, value: object) -> None:
+    with pytest.raises(
+        SettingsError, match=setting if setting != "outbound_ca_cert" else "no file"
+    ):
+        load(overrides={setting: value})
+
+
+@pytest.mark.parametrize(
+    ("listen", "is_loopback"),
+    [
+        ("127.0.0.1:5000", True),
+        ("127.1.2.3:5000", True),
+        ("localhost:5000", True),
+        ("[::1]:5000", True),
+        ("0.0.0.0:5000", False),
+        ("[::]:5000", False),
+        ("10.0.0.1:5000", False),
+        ("localhost.example.com:5000", False),
+    ],
+)
+def test_a_server_knows_whether_it_listens_on_loopback(listen: str, is_loopback: bool) -> None:
+    assert load(overrides={"listen": listen}).listens_on_loopback == is_loopback

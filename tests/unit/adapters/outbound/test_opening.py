@@ -1,0 +1,47 @@
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+import structlog
+
+from layover.adapters.outbound.opening import open_outbound, outbound_rules
+from layover.settings import Settings, SettingsError
+
+pytestmark = pytest.mark.anyio
+
+
+def test_a_server_on_loopback_dials_it_for_its_clients_and_no_other_server_does() -> None:
+    assert outbound_rules(Settings(listen="127.0.0.1:0")).may_dial("127.0.0.1")
+    for listen in ("0.0.0.0:0", "10.0.0.1:0", "[::]:0"):
+        rules = outbound_rules(Settings(listen=listen))
+        assert not rules.may_dial("127.0.0.1")
+        assert not rules.may_dial("::1")
+
+
+def test_networks_and_insecure_hosts_are_the_settings() -> None:
+    rules = outbound_rules(
+        Settings(
+            listen="0.0.0.0:0",
+            outbound_networks=(ip_network("10.0.0.0/8"),),
+            outbound_insecure_hosts=("Registry.lan:5000", "[FD00::1]:80"),
+        )
+    )
+    assert rules.may_dial("10.1.2.3")
+    rules.check_url("http", "registry.lan", 5000)
+    rules.check_url("http", "fd00::1", None)
+
+
+async def test_what_is_allowed_by_itself_is_said_in_the_log_once() -> None:
+    with structlog.testing.capture_logs() as logged:
+        async with open_outbound(Settings(listen="127.0.0.1:0")):
+            pass
+        async with open_outbound(Settings(listen="0.0.0.0:0")):
+            pass
+    assert [entry["event"] for entry in logged] == ["outbound_loopback_allowed"]
+
+
+def test_an_authority_that_is_none_is_told_with_its_setting(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_text("not PEM")
+    with pytest.raises(SettingsError, match="outbound_ca_cert"):
+        open_outbound(Settings(outbound_ca_cert=path))
