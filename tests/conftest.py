@@ -8,6 +8,7 @@ import pytest
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.migrate import migrate
 from tests.objects import S3Server
+from tests.oidc_provider import OidcProvider, oidc_provider
 from tests.postgres import Postgres
 
 
@@ -60,3 +61,10 @@ def s3() -> Iterator[S3Server]:
     server = S3Server()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OidcProvider]:
+    """The OpenID Connect provider that the tests share, each with an issuer of its own name."""
+    with oidc_provider(tmp_path_factory.mktemp("oidc")) as provider:
+        yield provider
