@@ -51,6 +51,7 @@ from layover.http.rpc import connect_apps
 from layover.identity.ids import new_id
 from layover.identity.registry_tokens import KEY_BYTES, RegistryTokens
 from layover.identity.service import IdentityService
+from layover.identity.throttle import Limits, LoginThrottle
 from layover.registry.blobs import BlobService
 from layover.registry.manifests import ManifestService
 from layover.registry.uploads import UploadService
@@ -212,6 +213,7 @@ async def running(
         registry_tokens = RegistryTokens(
             await identity_store.server_key("registry-tokens", token_bytes(KEY_BYTES)), _now
         )
+        throttle = LoginThrottle(Limits(failures=settings.failed_logins))
         tenant = await identity.bootstrap(
             lambda token: keep_admin_token(settings.data_dir, token),
             lambda: discard_admin_token(settings.data_dir),
@@ -284,10 +286,12 @@ async def running(
 
         routes: list[BaseRoute] = [
             *health_routes({"database": schema.check, "blobs": blob_store.ping}),
-            *oci_routes(identity, registry_tokens, blobs, uploads, manifests, settings.url),
+            *oci_routes(
+                *(identity, registry_tokens, throttle, blobs, uploads, manifests), settings.url
+            ),
         ]
         for path, service in connect_apps(
-            identity, builds, reports, listing, pulls, connections, receipts, _now
+            *(identity, throttle), builds, reports, listing, pulls, connections, receipts, _now
         ):
             routes.append(Route(f"{path}/{{method}}", service))
         app = Starlette(routes=routes)

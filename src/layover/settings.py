@@ -193,6 +193,15 @@ class Settings(BaseSettings):
             " calls, and what anybody else writes there does not."
         ),
     )
+    failed_logins: int = Field(
+        default=60,
+        ge=1,
+        description=(
+            "How many failed logins of an address, of tokens that begin alike, or of a user are"
+            " answered, ever later, before they are refused (429); every ten seconds one is"
+            " forgotten."
+        ),
+    )
     tls_cert: Path | None = Field(
         default=None, description="The certificate chain to serve HTTPS with (PEM)."
     )

@@ -22,6 +22,7 @@ from layover.identity.ids import new_secret
 from layover.identity.models import Principal, TokenKind
 from layover.identity.registry_tokens import KEY_BYTES, RegistryTokens
 from layover.identity.service import IdentityService
+from layover.identity.throttle import Limits, LoginThrottle
 from layover.registry.blobs import BlobService
 from layover.registry.manifests import ManifestService
 from layover.registry.uploads import UploadService
@@ -74,6 +75,7 @@ class RegistryApi:
     stores: Stores
     now: datetime = NOW
     secrets: dict[str, str] = field(default_factory=dict)
+    throttle: LoginThrottle = field(default_factory=lambda: LoginThrottle(Limits(failures=10_000)))
 
     def __post_init__(self) -> None:
         def clock() -> datetime:
@@ -87,6 +89,7 @@ class RegistryApi:
                 oci_routes(
                     self.identity,
                     RegistryTokens(b"k" * KEY_BYTES, clock),
+                    self.throttle,
                     BlobService(stores.registry, stores.blobs, clock, LEASE),
                     UploadService(stores.uploads, stores.blobs, clock, timedelta(days=1), LEASE),
                     ManifestService(stores.registry, clock, LEASE),

@@ -3,6 +3,12 @@
 import base64
 import secrets
 
+# What a token's secret begins with, so that scanners can recognise one.
+TOKEN_PREFIX = "layover_"  # noqa: S105  # no secret
+
+# Of 32; what is left is as hard to guess.
+_PUBLIC_CHARACTERS = 4
+
 
 def new_id() -> str:
     """Ten lower-case base32 characters, 50 random bits."""
@@ -11,4 +17,14 @@ def new_id() -> str:
 
 def new_secret() -> str:
     """A token's secret: a prefix that scanners can recognise and 160 random bits."""
-    return f"layover_{base64.b32encode(secrets.token_bytes(20)).decode().lower()}"
+    return f"{TOKEN_PREFIX}{base64.b32encode(secrets.token_bytes(20)).decode().lower()}"
+
+
+def public_part(secret: str) -> str | None:
+    """As much of a token's secret as may be kept and told: it is worth nothing.
+
+    None for what is no token of ours, of which nothing may be.
+    """
+    if not secret.startswith(TOKEN_PREFIX):
+        return None
+    return secret[: len(TOKEN_PREFIX) + _PUBLIC_CHARACTERS]

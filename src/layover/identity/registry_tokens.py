@@ -53,6 +53,16 @@ class RegistryTokens:
         }
         return jwt.encode(claims, self._key, _ALGORITHM)
 
+    def issued(self, token: str) -> bool:
+        """Whether we signed it, expired or not."""
+        try:
+            jwt.decode(
+                token, self._key, [_ALGORITHM], options={"verify_exp": False, "verify_iat": False}
+            )
+        except jwt.InvalidTokenError:
+            return False
+        return True
+
     def read(self, token: str) -> tuple[str, tuple[Scope, ...]]:
         """The ID of the token behind a registry token, and its scopes.
 

@@ -51,6 +51,22 @@ def test_a_token_of_another_key_is_refused() -> None:
         RegistryTokens(KEY, clock).read(token)
 
 
+def test_one_that_has_expired_was_issued_all_the_same_and_a_forged_one_was_not() -> None:
+    clock = Clock()
+    tokens = RegistryTokens(KEY, clock)
+    token = tokens.issue(PRINCIPAL, SCOPES)
+    clock.advance(LIFETIME)
+    assert tokens.issued(token)
+    head, claims, _ = token.split(".")
+    for forged in (
+        RegistryTokens(b"o" * KEY_BYTES, clock).issue(PRINCIPAL, SCOPES),
+        f"{encode({'alg': 'none', 'typ': 'JWT'})}.{claims}.",
+        f"{head}.{claims}.",
+        "..",
+    ):
+        assert not tokens.issued(forged)
+
+
 @pytest.mark.parametrize("algorithm", ["none", "None", "HS384", "HS512", "RS256"])
 def test_a_token_of_another_algorithm_is_refused(algorithm: str) -> None:
     tokens = RegistryTokens(KEY, Clock())

@@ -12,10 +12,12 @@ from starlette.requests import Request
 
 from layover.errors import LayoverError
 from layover.http.oci.errors import InvalidRequest, ScopeInsufficient
+from layover.http.origin import origin
 from layover.identity.access import Action, may
 from layover.identity.models import IdentityError, Principal, Project, Unauthenticated
 from layover.identity.registry_tokens import CATALOG, RegistryTokens, Scope
 from layover.identity.service import IdentityService
+from layover.identity.throttle import LoginThrottle
 from layover.oci.names import RepositoryName
 from layover.registry.manifests import Audience
 
@@ -62,24 +64,49 @@ class Reader:
 class Authenticator:
     """Reads `Authorization` headers and asks identity what their callers may do."""
 
-    def __init__(self, identity: IdentityService, tokens: RegistryTokens, url: str) -> None:
+    def __init__(
+        self,
+        identity: IdentityService,
+        tokens: RegistryTokens,
+        throttle: LoginThrottle,
+        url: str,
+    ) -> None:
         """`url` is how clients reach this server."""
-        self._identity, self._tokens = identity, tokens
+        self._identity, self._tokens, self._throttle = identity, tokens, throttle
         self._realm, self._service = f"{url}/token", url.partition("://")[2]
 
     async def caller(self, request: Request) -> Caller:
-        """Raise Unauthenticated unless the request carries a valid token."""
+        """Raise Unauthenticated unless the request carries a valid token, TooManyAttempts when
+        too many that it could have guessed were not."""
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
         match scheme.lower():
             case "basic":
-                return Caller(await self._identity.authenticate(basic_secret(value)), None)
+                return Caller(await self.holder(basic_secret(value)), None)
             case "bearer" if value.count(".") == 2:
-                token_id, scopes = self._tokens.read(value.strip())
-                return Caller(await self._identity.principal_of(token_id), scopes)
+                return await self._holder_of_registry_token(value.strip())
             case "bearer":
-                return Caller(await self._identity.authenticate(value.strip()), None)
+                return Caller(await self.holder(value.strip()), None)
             case _:
                 raise Unauthenticated
+
+    async def holder(self, secret: str) -> Principal:
+        """Whose token it is. Raises as `caller` does."""
+        try:
+            return await self._identity.authenticate(secret)
+        except Unauthenticated:
+            await self._throttle.failed(origin().address, secret)
+            raise
+
+    async def _holder_of_registry_token(self, token: str) -> Caller:
+        try:
+            token_id, scopes = self._tokens.read(token)
+        except Unauthenticated:
+            # Clients learn from a refusal that theirs has expired, every five minutes of a push:
+            # whoever has one that we signed does not guess.
+            if not self._tokens.issued(token):
+                await self._throttle.failed(origin().address, token)
+            raise
+        return Caller(await self._identity.principal_of(token_id), scopes)
 
     async def authorize(
         self,

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from layover.errors import LayoverError, StorageFull, StorageUnavailable
 from layover.http.oci.ranges import RangeUnsatisfiable
 from layover.identity.models import ActionDenied, ProjectUnknown, Unauthenticated
+from layover.identity.throttle import TooManyAttempts
 from layover.oci.digest import InvalidDigest
 from layover.oci.manifests import InvalidManifest
 from layover.oci.names import InvalidRepositoryName, InvalidTag
@@ -96,6 +97,7 @@ OCI_ERRORS: Mapping[type[LayoverError], OciError] = {
     StorageFull: OciError(HTTPStatus.INSUFFICIENT_STORAGE, "UNKNOWN"),
     StorageUnavailable: OciError(HTTPStatus.SERVICE_UNAVAILABLE, "UNKNOWN"),
     TagProtected: OciError(HTTPStatus.FORBIDDEN, "DENIED"),
+    TooManyAttempts: OciError(HTTPStatus.TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
     TooManyTags: OciError(HTTPStatus.REQUEST_URI_TOO_LONG, "UNSUPPORTED"),
     Unauthenticated: OciError(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED"),
     Unsupported: OciError(HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED"),
@@ -113,12 +115,15 @@ def error_response(error: LayoverError, headers: Mapping[str, str] | None = None
 
 
 def _facts(error: LayoverError) -> Mapping[str, str]:
-    """What RFC 9110 wants to stand in the headers of an error (sections 15.5.6 and 15.5.17)."""
+    """What stands in the headers of an error (RFC 9110, sections 15.5.6 and 15.5.17; RFC 6585,
+    section 4)."""
     match error:
         case Unsupported():
             return {"Allow": ", ".join(sorted(error.allowed))}
         case RangeUnsatisfiable():
             return {"Content-Range": f"bytes */{error.size_bytes}"}
+        case TooManyAttempts():
+            return {"Retry-After": str(error.retry_after_seconds)}
         case _:
             return {}
 

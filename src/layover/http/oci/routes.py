@@ -21,6 +21,7 @@ from layover.http.oci.tokens import TOKEN_PATH, TokenRoutes
 from layover.http.oci.uploads import UploadRoutes
 from layover.identity.registry_tokens import RegistryTokens
 from layover.identity.service import IdentityService
+from layover.identity.throttle import LoginThrottle
 from layover.registry.blobs import BlobService
 from layover.registry.manifests import ManifestService
 from layover.registry.uploads import UploadService
@@ -38,13 +39,14 @@ _log = structlog.get_logger(__name__)
 def oci_routes(
     identity: IdentityService,
     registry_tokens: RegistryTokens,
+    throttle: LoginThrottle,
     blobs: BlobService,
     uploads: UploadService,
     manifests: ManifestService,
     url: str,
 ) -> list[Route]:
     """Every route of the registry; `url` is how clients reach this server."""
-    authenticator = Authenticator(identity, registry_tokens, url)
+    authenticator = Authenticator(identity, registry_tokens, throttle, url)
 
     async def base(request: Request) -> Response:
         """distribution-spec v1.1.1, "Determining Support"."""
@@ -71,7 +73,7 @@ def oci_routes(
         *BlobRoutes(authenticator, blobs).routes(),
         *ManifestRoutes(authenticator, manifests).routes(),
         *CatalogRoutes(authenticator, manifests).routes(),
-        *TokenRoutes(authenticator, identity, registry_tokens).routes(),
+        *TokenRoutes(authenticator, registry_tokens).routes(),
     ]
     known = [
         Route(route.path, _answering(authenticator, route.endpoint), methods=list(route.methods))

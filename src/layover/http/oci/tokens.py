@@ -13,7 +13,6 @@ from layover.http.oci.errors import InvalidRequest
 from layover.http.oci.paths import bounded_body
 from layover.identity.models import Principal
 from layover.identity.registry_tokens import CATALOG, LIFETIME, RegistryTokens, Scope
-from layover.identity.service import IdentityService
 
 _SCOPE = re.compile(
     r"repository(?:\([a-z]+\))?:(?P<name>[^ :]+(?::[0-9]+/[^ :]+)?):(?P<actions>[a-z,*]+)"
@@ -27,10 +26,8 @@ _MAX_FORM_FIELDS = 20
 class TokenRoutes:
     """Any holder of a token gets a registry token; what it can do is decided when it is used."""
 
-    def __init__(
-        self, authenticator: Authenticator, identity: IdentityService, tokens: RegistryTokens
-    ) -> None:
-        self._authenticator, self._identity, self._tokens = authenticator, identity, tokens
+    def __init__(self, authenticator: Authenticator, tokens: RegistryTokens) -> None:
+        self._authenticator, self._tokens = authenticator, tokens
 
     def routes(self) -> list[Route]:
         return [Route(TOKEN_PATH, self._token, methods=["GET", "POST"])]
@@ -66,7 +63,7 @@ class TokenRoutes:
                 secret = form.get("refresh_token", [""])[0]
             case _:
                 raise InvalidRequest("grant_type has to be password or refresh_token")
-        return await self._identity.authenticate(secret), form.get("scope", [])
+        return await self._authenticator.holder(secret), form.get("scope", [])
 
 
 def _scopes(texts: list[str]) -> tuple[Scope, ...]:

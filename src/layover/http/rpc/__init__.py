@@ -19,6 +19,7 @@ from layover.http.rpc.errors import ErrorTranslation
 from layover.http.rpc.projects_service import OwnProjectsRpc, ProjectsRpc
 from layover.http.rpc.protocol import CODECS, ConnectOnly
 from layover.identity.service import IdentityService
+from layover.identity.throttle import LoginThrottle
 from layover.retention.receipts import ReceiptService
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceASGIApplication
 from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceASGIApplication
@@ -33,6 +34,7 @@ MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 
 def connect_apps(
     identity: IdentityService,
+    throttle: LoginThrottle,
     builds: BuildService,
     reports: ReportService,
     listing: ListingService,
@@ -48,7 +50,10 @@ def connect_apps(
     """
     # Authentication first: the library runs a leading interceptor of its kind before it reads
     # the request's message.
-    interceptors: Iterable[Interceptor] = (Authentication(identity), ErrorTranslation())
+    interceptors: Iterable[Interceptor] = (
+        Authentication(identity, throttle),
+        ErrorTranslation(),
+    )
     build_rpc = BuildRpc(builds, reports, listing, pulls, connections, now)
     builds_rpc = BuildsRpc(builds, reports, listing, receipts, pulls.address)
     services: list[ConnectASGIApplication[Any]] = [

@@ -5,15 +5,15 @@ from typing import Any
 
 from connectrpc.request import RequestContext
 
+from layover.http.origin import origin
 from layover.http.rpc.errors import to_connect_error
+from layover.identity.ids import TOKEN_PREFIX
 from layover.identity.models import Principal, Unauthenticated
 from layover.identity.service import IdentityService
+from layover.identity.throttle import LoginThrottle, TooManyAttempts
 
 # Each request runs in a task, and so in a context, of its own.
 _caller: ContextVar[Principal | None] = ContextVar("rpc_caller", default=None)
-
-# What a token's secret begins with (identity/ids.py).
-_TOKEN_PREFIX = "layover_"  # noqa: S105  # no secret
 
 # Methods that a token which is no longer valid may call; they see no caller then.
 _OPEN_TO_DEAD_TOKENS = frozenset({"ReportBuildHealth"})
@@ -25,11 +25,12 @@ class Authentication:
     A build's token dies with its build, but the client that still holds it has to be told to
     stop, and ReportBuildHealth is where clients listen. So that method, and no other, lets
     pass what looks like a token of ours, and answers "stop" to every one that is not valid:
-    the answer says nothing about which builds or tokens there are.
+    the answer says nothing about which builds or tokens there are. Nor is it a failed login,
+    which a client that only asks as it was told to would be slowed down for.
     """
 
-    def __init__(self, identity: IdentityService) -> None:
-        self._identity = identity
+    def __init__(self, identity: IdentityService, throttle: LoginThrottle) -> None:
+        self._identity, self._throttle = identity, throttle
 
     async def on_start(self, ctx: RequestContext[Any, Any]) -> Token[Principal | None]:
         secret = _bearer(ctx.request_headers.get("authorization", ""))
@@ -37,11 +38,20 @@ class Authentication:
         try:
             principal = await self._identity.authenticate(secret)
         except Unauthenticated as error:
-            if ctx.method.name not in _OPEN_TO_DEAD_TOKENS or not secret.startswith(_TOKEN_PREFIX):
+            if ctx.method.name not in _OPEN_TO_DEAD_TOKENS or not secret.startswith(TOKEN_PREFIX):
+                await self._wait(secret, ctx)
                 raise to_connect_error(error, ctx.method.name) from None
         except Exception as error:
             raise to_connect_error(error, ctx.method.name) from error
         return _caller.set(principal)
+
+    async def _wait(self, secret: str, ctx: RequestContext[Any, Any]) -> None:
+        """Return when the refusal of a token that is not valid may be told."""
+        try:
+            await self._throttle.failed(origin().address, secret)
+        except TooManyAttempts as error:
+            ctx.response_headers["retry-after"] = str(error.retry_after_seconds)
+            raise to_connect_error(error, ctx.method.name) from None
 
     async def on_end(
         self,

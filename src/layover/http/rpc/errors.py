@@ -30,6 +30,7 @@ from layover.builds.errors import (
 from layover.errors import LayoverError, StorageFull, StorageUnavailable
 from layover.identity.models import ActionDenied, ProjectUnknown, Unauthenticated
 from layover.identity.retention import InvalidRetention
+from layover.identity.throttle import TooManyAttempts
 from layover.oci.names import InvalidTag
 from layover.retention.models import BuildNotOver, ReceiptPending
 
@@ -59,6 +60,7 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     ReceiptPending: Code.FAILED_PRECONDITION,
     StorageFull: Code.RESOURCE_EXHAUSTED,
     StorageUnavailable: Code.UNAVAILABLE,
+    TooManyAttempts: Code.RESOURCE_EXHAUSTED,
     Unauthenticated: Code.UNAUTHENTICATED,
 }
 

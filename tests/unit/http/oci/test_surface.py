@@ -1,11 +1,16 @@
 """The registry's routes as clients meet them: who sees what, and how a refusal reads."""
 
+import base64
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from layover.identity.models import Principal
+from layover.identity.ids import new_secret
+from layover.identity.models import Principal, TokenKind
+from layover.identity.registry_tokens import LIFETIME
+from layover.identity.throttle import Limits, LoginThrottle
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_INDEX, OCI_MANIFEST
 from layover.oci.names import RepositoryName, Tag
@@ -38,6 +43,7 @@ from tests.stores import (
 pytestmark = pytest.mark.anyio
 
 BUILD = "bcdefghijk"
+OTHER_BUILD = "cdefghijkl"
 SAVES = RepositoryName("mine")
 
 
@@ -302,6 +308,87 @@ async def test_every_refusal_has_the_specifications_form(
                 assert answer.code == "UNSUPPORTED"
                 assert method not in answer.headers["allow"].split(", ")
     assert refused > 150
+
+
+# --- guessing ------------------------------------------------------------------------------------
+
+
+async def tries(api: RegistryApi, secret: str, how: str) -> Answer:
+    """A request with a token, in each of the ways that tokens come in."""
+    match how:
+        case "basic":
+            credentials = base64.b64encode(f"x-token:{secret}".encode()).decode()
+            headers = {"Authorization": f"Basic {credentials}"}
+            return await api.call(None, "GET", "/v2/mine/app/tags/list", headers=headers)
+        case "form":
+            form = f"grant_type=password&username=x-token&password={secret}"
+            return await api.call(None, "POST", "/token", form.encode())
+        case "refresh":
+            form = f"grant_type=refresh_token&refresh_token={secret}"
+            return await api.call(None, "POST", "/token", form.encode())
+        case _:
+            return await api.call(secret, "GET", how)
+
+
+@pytest.mark.parametrize("how", ["basic", "form", "refresh", "/v2/", "/token", "/v2/_catalog"])
+async def test_guessing_tokens_ends_in_429_and_a_valid_one_passes_all_the_same(
+    stores: Stores, how: str
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    api = RegistryApi(stores, throttle=LoginThrottle(Limits(failures=3), lambda: 0.0, sleep))
+    valid = await api.token(USER)
+    for _ in range(3):
+        refused = await tries(api, new_secret(), how)
+        assert (refused.status, refused.code) == (401, "UNAUTHORIZED")
+    assert waits == sorted(waits)
+    assert len(waits) == 3
+    refused = await tries(api, new_secret(), how)
+    assert (refused.status, refused.code) == (429, "TOOMANYREQUESTS")
+    assert refused.headers["retry-after"] == "10"
+    assert "www-authenticate" not in refused.headers
+    answer = await tries(api, valid, how)
+    assert answer.status in (200, 404), answer.body
+    assert len(waits) == 3
+
+
+async def test_who_brings_no_token_or_an_expired_registry_token_does_not_guess(
+    stores: Stores,
+) -> None:
+    api = RegistryApi(stores, throttle=LoginThrottle(Limits(failures=1), lambda: 0.0))
+    expired = await api.registry_token(USER, "repository:mine/app:pull")
+    api.pass_by(LIFETIME)
+    for caller in (None, expired, None, expired):
+        answer = await api.call(caller, "GET", "/v2/mine/app/tags/list")
+        assert answer.status == 401
+        assert "www-authenticate" in answer.headers
+    # One that we have not signed is a guess.
+    forged = ".".join([*expired.split(".")[:2], "A" * 43])
+    assert (await api.call(forged, "GET", "/v2/")).status == 401
+    assert (await api.call(forged, "GET", "/v2/")).status == 429
+    assert (await api.call(expired, "GET", "/v2/")).status == 401
+
+
+async def test_wrong_expired_and_revoked_tokens_are_refused_alike(stores: Stores) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    api = RegistryApi(stores, throttle=LoginThrottle(Limits(), lambda: 0.0, sleep))
+    expired = await api.token(builder(BUILD), until=NOW + timedelta(seconds=1))
+    api.pass_by(timedelta(seconds=1))
+    revoked = await api.token(builder(OTHER_BUILD))
+    await stores.identity.revoke_build_tokens(OTHER_BUILD, TokenKind.BUILD)
+    told = {
+        but_for_its_id(await tries(api, secret, "/v2/"))
+        for secret in (expired, revoked, new_secret())
+    }
+    assert len(told) == 1
+    assert len(waits) == 3
 
 
 # --- browsers ------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from layover.http.rpc import connect_apps
+from layover.identity.throttle import LoginThrottle
 from layover.retention.models import StoredReceipt
 from layover.retention.ports import RetentionStore
 from layover.retention.receipts import ReceiptService
@@ -53,6 +54,7 @@ class Api:
     world: World
     user: dict[str, str]
     foreigner: dict[str, str]
+    throttle: LoginThrottle = field(default_factory=LoginThrottle)
     app: Starlette = field(init=False)
     builds: BuildServiceClient = field(init=False)
     projects: ProjectsServiceClient = field(init=False)
@@ -65,6 +67,7 @@ class Api:
         world = self.world
         apps = connect_apps(
             world.identity,
+            self.throttle,
             world.builds,
             world.reports,
             world.listing,
@@ -94,10 +97,11 @@ class Api:
         return await self.builds.create_build(request, headers=self.user)
 
 
-async def make_api(*builders: MemoryBuilder) -> Api:
+async def make_api(*builders: MemoryBuilder, throttle: LoginThrottle | None = None) -> Api:
     world = World(*builders)
     return Api(
         world,
+        throttle=throttle or LoginThrottle(),
         user=bearer(await world.token(world.user)),
         foreigner=bearer(await world.token(world.foreigner)),
     )

@@ -7,9 +7,11 @@ from pyqwest.testing import ASGITransport
 
 from layover.identity.ids import new_secret
 from layover.identity.models import Unauthenticated
+from layover.identity.throttle import Limits, LoginThrottle
 from layover.rpc.depot.cli.v1 import build_pb as depot
 from layover.rpc.depot.cli.v1beta1 import projects_pb as projects
 from layover.rpc.layover.v1 import builds_pb as layover
+from tests.unit.builds.world import PROJECT
 from tests.unit.http.rpc.api import HOST, Api, bearer, make_api, refusal
 
 pytestmark = pytest.mark.anyio
@@ -87,6 +89,50 @@ async def test_health_tells_every_dead_token_to_stop_whatever_the_build() -> Non
         assert response.has_field("cancels_at")
     # It said "stop" to those who asked, and did nothing.
     assert not (await api.world.status(living.build_id)).has_ended
+
+
+async def test_guessing_tokens_ends_in_resource_exhausted_and_a_valid_one_passes_all_the_same() -> (
+    None
+):
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    api = await make_api(throttle=LoginThrottle(Limits(failures=3), lambda: 0.0, sleep))
+    request = layover.ListBuildsRequest(project_id=PROJECT)
+    for _ in range(3):
+        call = api.own.list_builds(request, headers=bearer(new_secret()))
+        assert await refusal(call) == REFUSED
+    assert len(waits) == 3
+    calls = (
+        api.own.list_builds(request, headers=bearer(new_secret())),
+        read_log(api, bearer(new_secret())),
+    )
+    for refused in calls:
+        code, message = await refusal(refused)
+        assert code is Code.RESOURCE_EXHAUSTED
+        assert "try again in 10 s" in message
+    raw = await Client(ASGITransport(api.app)).post(
+        f"https://{HOST}/layover.v1.BuildsService/ListBuilds",
+        headers={"content-type": "application/json", **bearer(new_secret())},
+        content=b"{}",
+    )
+    assert (raw.status, raw.headers["retry-after"]) == (429, "10")
+    await api.own.list_builds(request, headers=api.user)
+    assert len(waits) == 3
+
+
+async def test_who_asks_whether_to_stop_does_not_guess() -> None:
+    api = await make_api(throttle=LoginThrottle(Limits(failures=1), lambda: 0.0))
+    dead = bearer(new_secret())
+    for _ in range(3):
+        request = depot.ReportBuildHealthRequest(build_id="x")
+        response = await api.builds.report_build_health(request, headers=dead)
+        assert response.has_field("cancels_at")
+    for _ in range(3):
+        call = api.own.list_builds(layover.ListBuildsRequest(), headers={})
+        assert await refusal(call) == REFUSED
 
 
 async def test_a_call_without_a_token_is_refused_before_its_message_is_read() -> None:
