@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from layover.errors import LayoverError, StorageFull, StorageUnavailable
 from layover.http.oci.ranges import RangeUnsatisfiable
+from layover.identity.issuer_keys import IssuerUnavailable
 from layover.identity.models import ActionDenied, ProjectUnknown, Unauthenticated
 from layover.identity.throttle import TooManyAttempts
 from layover.oci.digest import InvalidDigest
@@ -85,6 +86,7 @@ OCI_ERRORS: Mapping[type[LayoverError], OciError] = {
     InvalidRepositoryName: OciError(HTTPStatus.BAD_REQUEST, "NAME_INVALID"),
     InvalidRequest: OciError(HTTPStatus.BAD_REQUEST, "UNSUPPORTED"),
     InvalidTag: OciError(HTTPStatus.BAD_REQUEST, "MANIFEST_INVALID"),
+    IssuerUnavailable: OciError(HTTPStatus.SERVICE_UNAVAILABLE, "UNKNOWN"),
     ManifestBlobUnknown: OciError(HTTPStatus.BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN"),
     ManifestInUse: OciError(HTTPStatus.CONFLICT, "DENIED"),
     ManifestTooLarge: OciError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "SIZE_INVALID"),

@@ -28,6 +28,7 @@ from layover.builds.errors import (
     ProjectNotGiven,
 )
 from layover.errors import LayoverError, StorageFull, StorageUnavailable
+from layover.identity.issuer_keys import IssuerUnavailable
 from layover.identity.models import ActionDenied, ProjectUnknown, Unauthenticated
 from layover.identity.retention import InvalidRetention
 from layover.identity.throttle import TooManyAttempts
@@ -54,6 +55,7 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     InvalidPageToken: Code.INVALID_ARGUMENT,
     InvalidRetention: Code.INVALID_ARGUMENT,
     InvalidTag: Code.INVALID_ARGUMENT,
+    IssuerUnavailable: Code.UNAVAILABLE,
     NoBuilderConfigured: Code.FAILED_PRECONDITION,
     ProjectNotGiven: Code.INVALID_ARGUMENT,
     ProjectUnknown: Code.NOT_FOUND,
