@@ -160,9 +160,11 @@ def _check_claims(
     if not isinstance(subject, str) or not subject:
         _refuse("sub")
     audience = claims.get("aud")
-    listed = audience if isinstance(audience, list) else [audience]
-    named = frozenset(each for each in listed if isinstance(each, str))
-    if len(named) < len(listed) or named.isdisjoint(audiences):
+    listed: list[Any] = audience if isinstance(audience, list) else [audience]
+    if not all(isinstance(each, str) and each for each in listed):
+        _refuse("aud")
+    named = frozenset(listed)
+    if named.isdisjoint(audiences):
         _refuse("aud")
     expires_at = _time(claims, "exp")
     if expires_at is None or now >= expires_at + CLOCK_SKEW:

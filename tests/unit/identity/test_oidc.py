@@ -101,6 +101,7 @@ async def test_a_token_tells_who_its_issuer_says_it_is(algorithm: str) -> None:
 async def test_one_of_several_audiences_is_enough() -> None:
     token = await verified(signed(aud=["https://other.example", AUDIENCE]))
     assert token.audiences == {"https://other.example", AUDIENCE}
+    await verified(signed(aud=[AUDIENCE, AUDIENCE]))
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
@@ -165,6 +166,7 @@ async def test_a_token_without_a_key_id_is_verified_where_only_one_key_fits() ->
         ({"aud": None}, "aud"),
         ({"aud": {"a": AUDIENCE}}, "aud"),
         ({"aud": [AUDIENCE, 5]}, "aud"),
+        ({"aud": [AUDIENCE, ""]}, "aud"),
         ({"aud": [[AUDIENCE]]}, "aud"),
         ({"sub": ""}, "sub"),
         ({"sub": None}, "sub"),

@@ -32,6 +32,7 @@ from layover.identity.issuer_keys import IssuerUnavailable
 from layover.identity.models import ActionDenied, ProjectUnknown, Unauthenticated
 from layover.identity.retention import InvalidRetention
 from layover.identity.throttle import TooManyAttempts
+from layover.identity.trust import InvalidTrustPolicy
 from layover.oci.names import InvalidTag
 from layover.retention.models import BuildNotOver, ReceiptPending
 
@@ -55,6 +56,7 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     InvalidPageToken: Code.INVALID_ARGUMENT,
     InvalidRetention: Code.INVALID_ARGUMENT,
     InvalidTag: Code.INVALID_ARGUMENT,
+    InvalidTrustPolicy: Code.INVALID_ARGUMENT,
     IssuerUnavailable: Code.UNAVAILABLE,
     NoBuilderConfigured: Code.FAILED_PRECONDITION,
     ProjectNotGiven: Code.INVALID_ARGUMENT,
