@@ -76,6 +76,9 @@ _VANISHED_INTERVAL = timedelta(seconds=5)
 # That another release migrated the database under this one is noticed this soon.
 _SCHEMA_INTERVAL = timedelta(seconds=2)
 
+# When a token was used last is kept this often.
+_USED_INTERVAL = timedelta(seconds=30)
+
 # A server that takes longer to start says meanwhile that it does.
 _QUICK_START_SECONDS = 1
 
@@ -280,7 +283,9 @@ async def running(
             _every(settings.reaper_interval, collector.run_once),
             _every(_VANISHED_INTERVAL, end_vanished),
             _every(_SCHEMA_INTERVAL, watch_schema),
+            _every(_USED_INTERVAL, identity.keep_used),
         ]
+        stack.push_async_callback(_quietly, identity.keep_used)
         for job in jobs:
             stack.push_async_callback(_cancel, asyncio.create_task(job))
 
@@ -362,6 +367,12 @@ async def _every(interval: timedelta, job: Callable[[], Awaitable[object]]) -> N
             # A bug in a job must not end it for the server's whole life.
             _log.exception("job_failed", job=job.__qualname__)
         await asyncio.sleep(interval.total_seconds())
+
+
+async def _quietly(work: Callable[[], Awaitable[None]]) -> None:
+    """Do what is worth trying at the end, and no error."""
+    with contextlib.suppress(StorageError):
+        await work()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

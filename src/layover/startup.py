@@ -173,7 +173,7 @@ def greeting(settings: Settings, tenant: FirstTenant | None) -> str:
     token_path = settings.data_dir / ADMIN_TOKEN_FILE
     lines += [
         "",
-        f"  organization  {tenant.admin.organization_id}",
+        f"  organization  {tenant.organization_id}",
         f"  project       {tenant.project_id}",
         f"  user          {tenant.admin.user_id} ({tenant.user_name})",
         f"  token         {token_path.read_text().strip()}",

@@ -19,7 +19,7 @@ from layover.http.middleware import surrounded
 from layover.http.oci.routes import oci_routes
 from layover.http.origin import TrustedProxies
 from layover.identity.ids import new_secret
-from layover.identity.models import Principal, TokenKind
+from layover.identity.models import NewToken, Principal, TokenKind
 from layover.identity.registry_tokens import KEY_BYTES, RegistryTokens
 from layover.identity.service import IdentityService
 from layover.identity.throttle import Limits, LoginThrottle
@@ -28,10 +28,10 @@ from layover.registry.manifests import ManifestService
 from layover.registry.uploads import UploadService
 from tests.stores import LEASE, NOW, Stores
 
-USER = Principal("user-token", TokenKind.USER, "org")
+USER = Principal("user-token", TokenKind.ORGANIZATION, "org")
 PROJECT = Principal("project-token", TokenKind.PROJECT, "org", project_id="mine")
 PULLER = Principal("pull-token", TokenKind.PULL, "org", project_id="mine")
-FOREIGNER = Principal("foreign-token", TokenKind.USER, "other-org")
+FOREIGNER = Principal("foreign-token", TokenKind.ORGANIZATION, "other-org")
 
 
 def builder(build_id: str) -> Principal:
@@ -109,7 +109,9 @@ class RegistryApi:
         if secret is None:
             secret = self.secrets[principal.token_id] = new_secret()
             hashed = hashlib.sha256(secret.encode()).digest()
-            await self.stores.identity.add_token(principal, hashed, "a test's", self.now, until)
+            await self.stores.identity.add_token(
+                NewToken(principal, hashed, "a test's", self.now, until)
+            )
         return secret
 
     async def registry_token(self, principal: Principal, *scopes: str) -> str:

@@ -7,12 +7,21 @@ from datetime import timedelta
 from typing import cast
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.migrate import migrate
-from layover.identity.models import FirstTenant, Principal, ProjectPolicy, TokenKind
+from layover.adapters.sql.schema import tokens
+from layover.identity.models import (
+    FirstTenant,
+    NewToken,
+    Principal,
+    ProjectPolicy,
+    Role,
+    TokenKind,
+)
 from layover.identity.ports import IdentityStore
 from tests.stores import NOW, Stores
 
@@ -26,13 +35,15 @@ BUILD = Principal(
     project_id="mine",
     build_id="build",
     tags=frozenset({"build", "main", "v1.0"}),
+    name="a test's",
 )
 TENANT = FirstTenant(
     project_id="first",
     project_name="default",
     organization_name="default",
     user_name="admin",
-    admin=Principal("admin-token", TokenKind.USER, "first-org", user_id="first-user"),
+    admin=Principal("admin-token", TokenKind.USER, user_id="first-user"),
+    organization_id="first-org",
     created_at=NOW,
 )
 
@@ -46,7 +57,7 @@ async def add(
     store: IdentityStore, principal: Principal, secret: bytes, expires_in: timedelta | None = HOUR
 ) -> None:
     expires_at = None if expires_in is None else NOW + expires_in
-    await store.add_token(principal, secret, "a test's", NOW, expires_at)
+    await store.add_token(NewToken(principal, secret, "a test's", NOW, expires_at))
 
 
 async def test_a_token_is_found_by_its_hash_and_by_its_id_with_all_its_bindings(
@@ -68,16 +79,16 @@ async def test_a_token_is_worth_nothing_the_moment_it_expires(store: IdentitySto
 
 
 async def test_a_token_without_an_end_lasts(store: IdentityStore) -> None:
-    user = Principal("token", TokenKind.ORGANIZATION, "org")
+    user = Principal("token", TokenKind.ORGANIZATION, "org", name="a test's")
     await add(store, user, b"hash", None)
     assert await store.find_principal(b"hash", NOW + timedelta(days=36500)) == user
-    assert await store.delete_expired_tokens(NOW + timedelta(days=36500)) == 0
+    assert await store.delete_over_tokens(NOW + timedelta(days=36500), NOW) == 0
 
 
 async def test_expired_tokens_are_deleted_and_counted(store: IdentityStore) -> None:
     await add(store, BUILD, b"one")
     await add(store, replace(BUILD, token_id="other"), b"two", 2 * HOUR)
-    assert await store.delete_expired_tokens(NOW + HOUR) == 1
+    assert await store.delete_over_tokens(NOW + HOUR, NOW) == 1
     # Asked as of before either expired, so that only what was deleted is missing.
     assert await store.find_principal(b"one", NOW) is None
     assert await store.find_principal(b"two", NOW)
@@ -87,10 +98,52 @@ async def test_a_builds_own_tokens_end_and_its_pull_tokens_stay(store: IdentityS
     await add(store, BUILD, b"own")
     await add(store, replace(BUILD, token_id="t2", kind=TokenKind.PULL, tags=frozenset()), b"pull")
     await add(store, replace(BUILD, token_id="t3", build_id="other"), b"others")
-    await store.revoke_build_tokens("build", TokenKind.BUILD)
+    await store.revoke_build_tokens("build", TokenKind.BUILD, NOW)
     assert await store.find_principal(b"own", NOW) is None
+    assert await store.find_principal_by_id("token", NOW) is None
     assert await store.find_principal(b"pull", NOW)
     assert await store.find_principal(b"others", NOW)
+
+
+async def test_what_a_revoked_token_made_is_revoked_with_it(store: IdentityStore) -> None:
+    pull = replace(BUILD, token_id="child", kind=TokenKind.PULL, build_id=None, tags=frozenset())
+    await add(store, BUILD, b"parent")
+    for parent, child in (("token", "child"), ("child", "grandchild")):
+        made = replace(pull, token_id=child)
+        await store.add_token(NewToken(made, child.encode(), "", NOW, NOW + HOUR, parent_id=parent))
+    await add(store, replace(pull, token_id="other"), b"other")
+    await store.revoke_build_tokens("build", TokenKind.BUILD, NOW)
+    for secret in (b"parent", b"child", b"grandchild"):
+        assert await store.find_principal(secret, NOW) is None
+    assert await store.find_principal(b"other", NOW)
+    # What is gone takes what it made along.
+    assert await store.delete_over_tokens(NOW, NOW) >= 1
+    assert await store.delete_over_tokens(NOW + HOUR, NOW) == 1
+
+
+async def test_an_ended_builds_client_is_known_by_its_token_for_a_while(
+    store: IdentityStore,
+) -> None:
+    await add(store, BUILD, b"own")
+    await add(store, replace(BUILD, token_id="t2", kind=TokenKind.PULL, tags=frozenset()), b"pull")
+    assert await store.find_ended_build(b"own", NOW) is None
+    for kind in (TokenKind.BUILD, TokenKind.PULL):
+        await store.revoke_build_tokens("build", kind, NOW)
+    assert await store.find_ended_build(b"own", NOW) == BUILD
+    assert await store.find_ended_build(b"pull", NOW) is None
+    assert await store.find_ended_build(b"another", NOW) is None
+    assert await store.find_ended_build(b"own", NOW + HOUR) is None
+    await store.delete_over_tokens(NOW, NOW)
+    assert await store.find_ended_build(b"own", NOW) is None
+
+
+async def test_when_a_token_was_used_is_kept(store: IdentityStore, stores: Stores) -> None:
+    await add(store, BUILD, b"own")
+    await store.mark_used({"token": NOW + HOUR, "unknown": NOW})
+    used_at = await stores.database.read(
+        lambda connection: connection.execute(select(tokens.c.last_used_at)).scalar_one()
+    )
+    assert used_at == NOW + HOUR
 
 
 async def test_projects_are_found_and_listed_by_organization(store: IdentityStore) -> None:
@@ -99,8 +152,9 @@ async def test_projects_are_found_and_listed_by_organization(store: IdentityStor
     assert (mine.id, mine.organization_id, mine.organization_name) == ("mine", "org", "org")
     assert mine.created_at == NOW
     assert await store.find_project("unknown") is None
-    assert await store.list_projects("org") == [mine]
-    assert await store.list_projects("unknown") == []
+    assert await store.list_projects(["org"]) == [mine]
+    assert await store.list_projects(["unknown"]) == []
+    assert await store.list_projects([]) == []
 
 
 @pytest.fixture
@@ -117,8 +171,10 @@ async def test_the_first_tenant_comes_to_be_whole(empty: Database) -> None:
     assert not await store.has_organization()
     assert await store.create_first_tenant(TENANT, b"hash")
     assert await store.has_organization()
-    assert await store.find_principal(b"hash", NOW) == TENANT.admin
-    (project,) = await store.list_projects("first-org")
+    assert await store.find_principal(b"hash", NOW) == replace(
+        TENANT.admin, name="admin", roles={"first-org": Role.OWNER}, is_admin=True
+    )
+    (project,) = await store.list_projects(["first-org"])
     assert (project.id, project.name, project.organization_name) == (
         "first",
         "default",
@@ -150,8 +206,8 @@ async def test_of_servers_that_start_at_once_one_makes_the_first_tenant(
                         TENANT.admin,
                         token_id=f"token{number}",
                         user_id=f"user{number}",
-                        organization_id=f"org{number}",
                     ),
+                    organization_id=f"org{number}",
                 ),
                 b"hash%d" % number,
             )
@@ -163,7 +219,7 @@ async def test_of_servers_that_start_at_once_one_makes_the_first_tenant(
     assert sorted(made) == [False, False, False, True]
     first = made.index(True)
     store = SqlIdentityStore(empty)
-    assert [bool(await store.list_projects(f"org{number}")) for number in range(4)] == made
+    assert [bool(await store.list_projects([f"org{number}"])) for number in range(4)] == made
     assert await store.find_principal(b"hash%d" % first, NOW)
 
 

@@ -14,7 +14,15 @@ from urllib.parse import urlsplit
 from sqlalchemy import insert
 
 from layover.adapters.sql.database import insert_or_ignore
-from layover.adapters.sql.schema import builds, organizations, projects, retentions, tokens
+from layover.adapters.sql.schema import (
+    builds,
+    memberships,
+    organizations,
+    projects,
+    retentions,
+    tokens,
+    users,
+)
 from tests.e2e.server import LayoverServer, Response
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -193,7 +201,7 @@ def add_tenant(
     )
     organization = organization_id or f"organization-{name}"
     bindings: dict[str, dict[str, str]] = {
-        "user": {},
+        "user": {"user_id": f"user-{name}"},
         "project": {"project_id": name},
         "pull": {"project_id": name},
         "build": {
@@ -242,6 +250,19 @@ def add_tenant(
                 project_id=name, build_id=tenant.build_id, created_at=created_at
             )
         )
+        connection.execute(
+            insert(users).values(
+                id=f"user-{name}", name=f"user-{name}", is_admin=False, created_at=created_at
+            )
+        )
+        connection.execute(
+            insert(memberships).values(
+                user_id=f"user-{name}",
+                organization_id=organization,
+                role="owner",
+                created_at=created_at,
+            )
+        )
         for kind, bound in bindings.items():
             secret: str = getattr(tenant, kind)
             connection.execute(
@@ -249,7 +270,7 @@ def add_tenant(
                     id=f"{kind}-{name}",
                     kind=kind,
                     secret_hash=hashlib.sha256(secret.encode()).digest(),
-                    organization_id=organization,
+                    organization_id=None if kind == "user" else organization,
                     description="",
                     created_at=created_at,
                     expires_at=expires_at,

@@ -182,8 +182,10 @@ def test_a_folder_that_takes_no_token_is_named(tmp_path: Path) -> None:
 def test_the_first_start_shows_ids_token_and_what_to_type_next(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, public_url="https://r.example.com")
     keep_admin_token(tmp_path, "layover_secret")
-    admin = Principal("token", TokenKind.USER, "organization", "user")
-    tenant = FirstTenant("project", "default", "default", "admin", admin, datetime.now(UTC))
+    admin = Principal("token", TokenKind.USER, user_id="user")
+    tenant = FirstTenant(
+        "project", "default", "default", "admin", admin, "organization", datetime.now(UTC)
+    )
     text = greeting(settings, tenant)
     for part in ("organization", "project", "user", "layover_secret", "docker login r.example.com"):
         assert part in text

@@ -8,6 +8,7 @@ import structlog
 
 from layover.builds.address import PublicAddress
 from layover.builds.errors import (
+    BuildEnded,
     BuildGone,
     BuildNotEnded,
     BuildUnknown,
@@ -165,8 +166,13 @@ class BuildService:
     async def finish(
         self, principal: Principal, build_id: str, status: BuildStatus, error: str | None = None
     ) -> None:
-        """End the build with its client's own result; of an ended one nothing changes."""
+        """End the build with its client's own result; saying the same again changes nothing.
+
+        Raises BuildUnknown, BuildGone, ActionDenied; BuildEnded when it ended another way.
+        """
         build = await self.driven(principal, build_id)
+        if build.status.has_ended and build.status is not status:
+            raise BuildEnded(build_id, build.status)
         await self._end(build, status, error)
 
     async def delete(self, principal: Principal, build_id: str) -> None:

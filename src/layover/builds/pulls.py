@@ -68,7 +68,9 @@ class PullService:
         return PullInfo(
             build=build,
             reference=self.address.reference(build.project_id, build.id),
-            token=await self._identity.create_pull_token(project, build.id, until=build.expires_at),
+            token=await self._identity.create_pull_token(
+                principal, project, build.id, until=build.expires_at
+            ),
         )
 
     async def pull_token(
@@ -85,4 +87,6 @@ class PullService:
                 raise BuildUnknown(build_id)
             project_id, until = build.project_id, build.expires_at
         project = await self._builds.project(principal, Action.CREATE_PULL_TOKEN, project_id)
-        return await self._identity.create_pull_token(project, build_id or None, until=until)
+        return await self._identity.create_pull_token(
+            principal, project, build_id or None, until=until
+        )

@@ -1,14 +1,15 @@
-"""Who may do what: the one place that decides."""
+"""Who may do what: the one place that decides. docs/security.md has the same table."""
 
 from enum import StrEnum
 
-from layover.identity.models import Principal, Project, TokenKind
+from layover.identity.models import Grant, Organization, Principal, Project, Role, TokenKind
 from layover.oci.names import RepositoryName, Tag
 
 
 class Action(StrEnum):
     """What a caller can ask for; its text ends the sentence "this token may not ..."."""
 
+    # In a project.
     SEE_PROJECT = "see this project"
     PULL = "pull"
     PUSH = "push"
@@ -18,40 +19,92 @@ class Action(StrEnum):
     SEE_BUILDS = "see builds"
     DELETE_BUILD = "delete builds"
     KEEP_BUILD = "keep builds"
-    UPDATE_PROJECT = "change this project"
     CREATE_PULL_TOKEN = "create pull tokens"  # noqa: S105  # an action's name
+    UPDATE_PROJECT = "change this project"
+    DELETE_PROJECT = "delete this project"
+    MANAGE_TOKENS = "manage tokens"
+    MANAGE_TRUST = "manage trust policies"
+    SEE_AUDIT = "see the audit log"
+    # In an organization; MANAGE_TOKENS and SEE_AUDIT too.
+    SEE_ORGANIZATION = "see this organization"
+    SEE_MEMBERS = "see members"
+    MANAGE_MEMBERS = "manage members"
+    UPDATE_ORGANIZATION = "change this organization"
+    CREATE_PROJECT = "create projects"
+    # On the server.
+    CREATE_ORGANIZATION = "create organizations"
 
 
-_EVERYTHING = frozenset(Action)
-_ALLOWED: dict[TokenKind, frozenset[Action]] = {
-    TokenKind.USER: _EVERYTHING,
-    TokenKind.ORGANIZATION: _EVERYTHING,
-    TokenKind.PROJECT: _EVERYTHING,
-    TokenKind.PULL: frozenset({Action.SEE_PROJECT, Action.PULL}),
+_PULLS = frozenset({Action.SEE_PROJECT, Action.PULL})
+_VIEWS = _PULLS | {Action.SEE_BUILDS, Action.CREATE_PULL_TOKEN, Action.SEE_ORGANIZATION}
+_WORKS = _PULLS | {
+    Action.PUSH,
+    Action.DELETE,
+    Action.CREATE_BUILD,
+    Action.DRIVE_BUILD,
+    Action.SEE_BUILDS,
+    Action.DELETE_BUILD,
+    Action.KEEP_BUILD,
+    Action.CREATE_PULL_TOKEN,
+}
+_EVERYTHING = frozenset(Action) - {Action.CREATE_ORGANIZATION}
+
+# Nothing but a user in person makes what outlives it: members, tokens that stay, trust policies.
+# So what a stolen token did is over when that token is revoked.
+_OF_ROLES: dict[Role, frozenset[Action]] = {
+    Role.OWNER: _EVERYTHING,
+    Role.MEMBER: _WORKS | _VIEWS | {Action.SEE_MEMBERS},
+    Role.VIEWER: _VIEWS,
+}
+_OF_GRANTS: dict[Grant, frozenset[Action]] = {
+    Grant.PROJECT: _WORKS,
+    Grant.PULL: _PULLS | {Action.CREATE_PULL_TOKEN},
+}
+_OF_TOKENS: dict[TokenKind, frozenset[Action]] = {
+    TokenKind.ORGANIZATION: _WORKS
+    | {Action.SEE_ORGANIZATION, Action.CREATE_PROJECT, Action.UPDATE_PROJECT},
+    TokenKind.PROJECT: _WORKS,
+    TokenKind.PULL: _PULLS,
     # Its own build alone: DRIVE_BUILD and SEE_BUILDS are checked against the build's ID too.
-    TokenKind.BUILD: frozenset(
-        {
-            Action.SEE_PROJECT,
-            Action.PULL,
-            Action.PUSH,
-            Action.DRIVE_BUILD,
-            Action.SEE_BUILDS,
-            Action.CREATE_PULL_TOKEN,
-        }
-    ),
+    TokenKind.BUILD: _PULLS
+    | {Action.PUSH, Action.DRIVE_BUILD, Action.SEE_BUILDS, Action.CREATE_PULL_TOKEN},
 }
 
 
-def sees(principal: Principal, project: Project) -> bool:
-    """Whether the project exists as far as this caller can tell."""
-    if principal.project_id is not None:
-        return principal.project_id == project.id
-    return principal.organization_id == project.organization_id
+def may(principal: Principal, action: Action, where: Project | Organization | None) -> bool:
+    """Whether the caller may do `action` in a project, in an organization, or on the server."""
+    if where is None:
+        return action is Action.CREATE_ORGANIZATION and principal.is_admin
+    return action in _rights(principal, where)
 
 
-def may(principal: Principal, action: Action, project: Project) -> bool:
-    """Whether the caller may do `action` in `project`."""
-    return sees(principal, project) and action in _ALLOWED[principal.kind]
+def sees(principal: Principal, where: Project | Organization) -> bool:
+    """Whether it exists as far as this caller can tell."""
+    seen = Action.SEE_PROJECT if isinstance(where, Project) else Action.SEE_ORGANIZATION
+    return may(principal, seen, where)
+
+
+def _rights(principal: Principal, where: Project | Organization) -> frozenset[Action]:
+    """What the caller may do there; a stranger nothing."""
+    project = where if isinstance(where, Project) else None
+    organization_id = project.organization_id if project else where.id
+    match principal.kind:
+        case TokenKind.USER:
+            role = principal.roles.get(organization_id)
+            return _OF_ROLES[role] if role else frozenset()
+        case TokenKind.CI:
+            grant = principal.grants.get(project.id) if project else None
+            return _OF_GRANTS[grant] if grant else frozenset()
+        case TokenKind.ORGANIZATION:
+            is_own = principal.organization_id == organization_id
+        case _:
+            # A project's ID alone would do; nothing rests on IDs never being used again.
+            is_own = (
+                project is not None
+                and principal.project_id == project.id
+                and principal.organization_id == organization_id
+            )
+    return _OF_TOKENS[principal.kind] if is_own else frozenset()
 
 
 def may_in_build(principal: Principal, build_id: str) -> bool:
@@ -70,4 +123,5 @@ def may_write_tag(principal: Principal, repository: RepositoryName, tag: Tag) ->
 def saved_by(principal: Principal, repository: RepositoryName) -> str | None:
     """The build that what is pushed there belongs to: what a build pushes to its project's own
     repository is saved under it; what it pushes elsewhere is its user's."""
-    return principal.build_id if repository.value == principal.project_id else None
+    is_own = principal.kind is TokenKind.BUILD and repository.value == principal.project_id
+    return principal.build_id if is_own else None

@@ -1,46 +1,57 @@
 """What identity needs of a database. Every method is one transaction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Protocol
 
-from layover.identity.models import FirstTenant, Principal, Project, ProjectPolicy, TokenKind
+from layover.identity.models import (
+    FirstTenant,
+    NewToken,
+    Principal,
+    Project,
+    ProjectPolicy,
+    TokenKind,
+)
 
 
 class IdentityStore(Protocol):
-    """Organizations, users, projects and tokens."""
+    """Who calls, and the projects that there are: what every request asks."""
 
     async def find_principal(self, secret_hash: bytes, now: datetime) -> Principal | None:
-        """The caller behind a token's hash, None when unknown or expired at `now`."""
+        """The caller behind a token's hash, None when unknown, revoked or expired at `now`.
+
+        A user's roles are those of this moment.
+        """
         ...
 
     async def find_principal_by_id(self, token_id: str, now: datetime) -> Principal | None:
-        """The caller behind a token's ID, None when unknown or expired at `now`."""
+        """The caller behind a token's ID, as `find_principal`."""
         ...
 
-    async def add_token(
-        self,
-        principal: Principal,
-        secret_hash: bytes,
-        description: str,
-        created_at: datetime,
-        expires_at: datetime | None,
-    ) -> None:
-        """Keep a new token; `principal` carries its ID, kind and bindings."""
+    async def find_ended_build(self, secret_hash: bytes, now: datetime) -> Principal | None:
+        """The build behind a token that was revoked, as a build's is when the build ends."""
         ...
 
-    async def revoke_build_tokens(self, build_id: str, kind: TokenKind) -> None:
-        """Forget every token of `kind` that is bound to the build."""
+    async def add_token(self, token: NewToken) -> None: ...
+
+    async def revoke_build_tokens(self, build_id: str, kind: TokenKind, now: datetime) -> None:
+        """Revoke every token of `kind` that is bound to the build, and what those made."""
         ...
 
-    async def delete_expired_tokens(self, now: datetime) -> int:
-        """Forget the tokens that expired before `now`; return how many."""
+    async def mark_used(self, used: Mapping[str, datetime]) -> None:
+        """Keep when each token, by its ID, was used last."""
         ...
 
-    async def find_project(self, project_id: str) -> Project | None: ...
+    async def delete_over_tokens(self, expired_by: datetime, revoked_by: datetime) -> int:
+        """Forget the tokens that expired or were revoked by then; return how many."""
+        ...
 
-    async def list_projects(self, organization_id: str) -> list[Project]:
-        """The organization's projects, by name."""
+    async def find_project(self, project_id: str) -> Project | None:
+        """The project, None when it never was or was deleted."""
+        ...
+
+    async def list_projects(self, organization_ids: Collection[str]) -> list[Project]:
+        """The organizations' projects, by name."""
         ...
 
     async def change_policy(

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from layover.identity.models import IdentityError, ProjectPolicy
+from layover.identity.models import ManagementError, ProjectPolicy
 from layover.units import told_duration
 
 # A time that a person can wait for, and that every database and calendar can hold.
@@ -10,7 +10,7 @@ LONGEST_RETENTION = timedelta(days=3650)
 SHORTEST_RETENTION = timedelta(seconds=1)
 
 
-class InvalidRetention(IdentityError):
+class InvalidRetention(ManagementError):
     """A retention that is none, or longer than the project allows."""
 
 

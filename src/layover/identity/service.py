@@ -1,7 +1,7 @@
 """Tokens and projects: who calls, and what that caller may touch."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from layover.identity.access import Action, may, sees
@@ -9,6 +9,7 @@ from layover.identity.ids import new_id, new_secret
 from layover.identity.models import (
     ActionDenied,
     FirstTenant,
+    NewToken,
     Principal,
     Project,
     ProjectPolicy,
@@ -24,6 +25,9 @@ PULL_TOKEN_LIFETIME = timedelta(hours=1)
 # A build cannot outlive its token; a client that vanished ends it long before.
 BUILD_TOKEN_LIFETIME = timedelta(days=1)
 
+# How long a revoked token can be told from one that never was, for whoever may know.
+_REVOKED_KEPT = timedelta(days=1)
+
 
 class IdentityService:
     """Authenticates callers, decides what they may do, and issues tokens."""
@@ -31,19 +35,31 @@ class IdentityService:
     def __init__(self, store: IdentityStore, now: Callable[[], datetime]) -> None:
         self._store = store
         self._now = now
+        # When each token was used last, as far as the store has not been told.
+        self._used: dict[str, datetime] = {}
 
     async def authenticate(self, secret: str) -> Principal:
         """Raise Unauthenticated unless `secret` is a valid token's."""
-        principal = await self._store.find_principal(_hash(secret), self._now())
+        return self._known(await self._store.find_principal(_hash(secret), self._now()))
+
+    async def authenticate_ended(self, secret: str) -> Principal:
+        """The build whose token this was until the build ended.
+
+        For its client, which may not have heard that the server knows. Raises Unauthenticated.
+        """
+        principal = await self._store.find_ended_build(_hash(secret), self._now())
         if principal is None:
             raise Unauthenticated
         return principal
 
     async def principal_of(self, token_id: str) -> Principal:
         """The caller behind a registry token; raises Unauthenticated once its token is gone."""
-        principal = await self._store.find_principal_by_id(token_id, self._now())
+        return self._known(await self._store.find_principal_by_id(token_id, self._now()))
+
+    def _known(self, principal: Principal | None) -> Principal:
         if principal is None:
             raise Unauthenticated
+        self._used[principal.token_id] = self._now()
         return principal
 
     async def authorize(self, principal: Principal, action: Action, project_id: str) -> Project:
@@ -61,8 +77,23 @@ class IdentityService:
 
     async def list_projects(self, principal: Principal) -> list[Project]:
         """The projects that the caller may see, by name."""
-        projects = await self._store.list_projects(principal.organization_id)
+        match principal.kind:
+            case TokenKind.USER:
+                projects = await self._store.list_projects(principal.roles)
+            case TokenKind.ORGANIZATION if principal.organization_id is not None:
+                projects = await self._store.list_projects([principal.organization_id])
+            case TokenKind.CI:
+                projects = await self._find_projects(principal.grants)
+            case _:
+                projects = await self._find_projects([principal.project_id or ""])
         return [project for project in projects if sees(principal, project)]
+
+    async def _find_projects(self, project_ids: Iterable[str]) -> list[Project]:
+        found = [await self._store.find_project(project_id) for project_id in project_ids]
+        return sorted(
+            (project for project in found if project is not None),
+            key=lambda project: (project.name, project.id),
+        )
 
     async def change_policy(
         self,
@@ -106,20 +137,24 @@ class IdentityService:
 
     async def end_build_token(self, build_id: str) -> None:
         """The build ended: its token is worth nothing from now on."""
-        await self._store.revoke_build_tokens(build_id, TokenKind.BUILD)
+        await self._store.revoke_build_tokens(build_id, TokenKind.BUILD, self._now())
 
     async def end_pull_tokens(self, build_id: str) -> None:
         """The build is gone: what was to pull it is worth nothing from now on."""
-        await self._store.revoke_build_tokens(build_id, TokenKind.PULL)
+        await self._store.revoke_build_tokens(build_id, TokenKind.PULL, self._now())
 
     async def create_pull_token(
         self,
+        creator: Principal,
         project: Project,
         build_id: str | None = None,
         lifetime: timedelta = PULL_TOKEN_LIFETIME,
         until: datetime | None = None,
     ) -> str:
-        """A token that pulls from the project and does nothing else, at most until `until`."""
+        """A token that pulls from the project and does nothing else, at most until `until`.
+
+        What no user made ends with the token that made it.
+        """
         return await self._create_token(
             Principal(
                 token_id=new_id(),
@@ -130,6 +165,7 @@ class IdentityService:
             ),
             f"pull build {build_id}" if build_id else f"pull from project {project.id}",
             lifetime if until is None else min(lifetime, until - self._now()),
+            creator,
         )
 
     async def bootstrap(
@@ -144,10 +180,9 @@ class IdentityService:
         """
         if await self._store.has_organization():
             return None
-        admin = Principal(
-            token_id=new_id(), kind=TokenKind.USER, organization_id=new_id(), user_id=new_id()
-        )
+        admin = Principal(token_id=new_id(), kind=TokenKind.USER, user_id=new_id())
         tenant = FirstTenant(
+            organization_id=new_id(),
             project_id=new_id(),
             project_name="default",
             organization_name="default",
@@ -163,20 +198,36 @@ class IdentityService:
         return tenant
 
     async def forget_expired_tokens(self) -> int:
-        """Delete what expired; return how many. Expired tokens are refused without it too."""
-        return await self._store.delete_expired_tokens(self._now())
+        """Delete what is over; return how many. Such tokens are refused without it too."""
+        now = self._now()
+        return await self._store.delete_over_tokens(now, now - _REVOKED_KEPT)
+
+    async def keep_used(self) -> None:
+        """Tell the store when tokens were used: a job for now and then, and for the end."""
+        used, self._used = self._used, {}
+        if used:
+            await self._store.mark_used(used)
 
     async def _create_token(
-        self, principal: Principal, description: str, lifetime: timedelta | None
+        self,
+        principal: Principal,
+        description: str,
+        lifetime: timedelta | None,
+        creator: Principal | None = None,
     ) -> str:
         secret = new_secret()
         now = self._now()
+        made_by_token = creator is not None and creator.user_id is None
         await self._store.add_token(
-            principal,
-            _hash(secret),
-            description,
-            created_at=now,
-            expires_at=None if lifetime is None else now + lifetime,
+            NewToken(
+                principal,
+                _hash(secret),
+                description,
+                created_at=now,
+                expires_at=None if lifetime is None else now + lifetime,
+                created_by=creator.user_id if creator else None,
+                parent_id=creator.token_id if creator and made_by_token else None,
+            )
         )
         return secret
 

@@ -12,11 +12,11 @@ from datetime import datetime
 from enum import StrEnum
 
 from layover.identity.claim_patterns import claim_matches
-from layover.identity.models import IdentityError
+from layover.identity.models import ManagementError
 from layover.identity.oidc import IdToken
 
 
-class InvalidTrustPolicy(IdentityError):
+class InvalidTrustPolicy(ManagementError):
     """A trust policy that would trust nobody, or more than was meant; the message says why."""
 
 

@@ -1,7 +1,7 @@
 """The ports of builds/ in memory; tests/contract holds them to what the real adapters do."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +18,14 @@ from layover.builds.models import (
     SavedImage,
     Step,
 )
-from layover.identity.models import FirstTenant, Principal, Project, ProjectPolicy, TokenKind
+from layover.identity.models import (
+    FirstTenant,
+    NewToken,
+    Principal,
+    Project,
+    ProjectPolicy,
+    TokenKind,
+)
 from layover.registry.models import Gone
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -263,6 +270,7 @@ class MemoryIdentityStore:
     def __init__(self) -> None:
         self._projects: dict[str, Project] = {}
         self._tokens: dict[bytes, tuple[Principal, datetime | None]] = {}
+        self._ended: dict[bytes, Principal] = {}
         self._keys: dict[str, bytes] = {}
 
     def add_project(self, project_id: str, organization_id: str) -> Project:
@@ -280,40 +288,39 @@ class MemoryIdentityStore:
                 return await self.find_principal(secret_hash, now)
         return None
 
-    async def add_token(
-        self,
-        principal: Principal,
-        secret_hash: bytes,
-        description: str,
-        created_at: datetime,
-        expires_at: datetime | None,
-    ) -> None:
-        self._tokens[secret_hash] = (principal, expires_at)
+    async def find_ended_build(self, secret_hash: bytes, now: datetime) -> Principal | None:
+        return self._ended.get(secret_hash)
 
-    async def revoke_build_tokens(self, build_id: str, kind: TokenKind) -> None:
-        self._tokens = {
-            secret_hash: (principal, expires_at)
-            for secret_hash, (principal, expires_at) in self._tokens.items()
-            if principal.build_id != build_id or principal.kind is not kind
-        }
+    async def add_token(self, token: NewToken) -> None:
+        self._tokens[token.secret_hash] = (token.principal, token.expires_at)
 
-    async def delete_expired_tokens(self, now: datetime) -> int:
+    async def revoke_build_tokens(self, build_id: str, kind: TokenKind, now: datetime) -> None:
+        for secret_hash, (principal, _) in list(self._tokens.items()):
+            if principal.build_id == build_id and principal.kind is kind:
+                del self._tokens[secret_hash]
+                if kind is TokenKind.BUILD:
+                    self._ended[secret_hash] = principal
+
+    async def mark_used(self, used: Mapping[str, datetime]) -> None:
+        pass
+
+    async def delete_over_tokens(self, expired_by: datetime, revoked_by: datetime) -> int:
         before = len(self._tokens)
         self._tokens = {
             secret_hash: (principal, expires_at)
             for secret_hash, (principal, expires_at) in self._tokens.items()
-            if expires_at is None or expires_at > now
+            if expires_at is None or expires_at > expired_by
         }
         return before - len(self._tokens)
 
     async def find_project(self, project_id: str) -> Project | None:
         return self._projects.get(project_id)
 
-    async def list_projects(self, organization_id: str) -> list[Project]:
+    async def list_projects(self, organization_ids: Collection[str]) -> list[Project]:
         return [
             project
             for project in self._projects.values()
-            if project.organization_id == organization_id
+            if project.organization_id in organization_ids
         ]
 
     async def change_policy(
@@ -331,7 +338,7 @@ class MemoryIdentityStore:
     async def create_first_tenant(self, tenant: FirstTenant, secret_hash: bytes) -> bool:
         if self._projects:
             return False
-        self.add_project(tenant.project_id, tenant.admin.organization_id)
+        self.add_project(tenant.project_id, tenant.organization_id)
         self._tokens[secret_hash] = (tenant.admin, None)
         return True
 

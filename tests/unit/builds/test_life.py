@@ -3,6 +3,7 @@ from datetime import timedelta
 import pytest
 
 from layover.builds.errors import (
+    BuildEnded,
     BuildGone,
     BuildNotEnded,
     BuildUnknown,
@@ -66,7 +67,11 @@ async def test_an_ended_build_keeps_its_first_end(first: BuildStatus, second: Bu
     await world.builds.finish(world.user, build_id, first, "the first")
     before = await world.store.find(build_id)
     world.clock.advance(seconds=1)
-    await world.builds.finish(world.user, build_id, second, "the second")
+    if second is first:
+        await world.builds.finish(world.user, build_id, second, "the second")
+    else:
+        with pytest.raises(BuildEnded, match=first):
+            await world.builds.finish(world.user, build_id, second, "the second")
     assert await world.store.find(build_id) == before
 
 

@@ -13,7 +13,7 @@ from layover.builds.pool import BuilderPool
 from layover.builds.pulls import PullService
 from layover.builds.reports import ReportService
 from layover.identity.ids import new_secret
-from layover.identity.models import Principal, TokenKind
+from layover.identity.models import NewToken, Principal, Role, TokenKind
 from layover.identity.service import IdentityService
 from tests.unit.builds.memory import (
     Clock,
@@ -56,8 +56,8 @@ class World:
         self.connections = ConnectionService(
             self.builds, self.store, self.pool, self.clock, timedelta(minutes=2)
         )
-        self.user = Principal("t1", TokenKind.USER, "org1", user_id="u1")
-        self.foreigner = Principal("t2", TokenKind.USER, "org2", user_id="u2")
+        self.user = Principal("t1", TokenKind.USER, user_id="u1", roles={"org1": Role.OWNER})
+        self.foreigner = Principal("t2", TokenKind.USER, user_id="u2", roles={"org2": Role.OWNER})
         self.project_token = Principal("t3", TokenKind.PROJECT, "org1", project_id=PROJECT)
         self.puller = Principal("t4", TokenKind.PULL, "org1", project_id=PROJECT)
 
@@ -68,7 +68,7 @@ class World:
         """A secret that authenticates as `principal`."""
         secret = new_secret()
         await self.identity_store.add_token(
-            principal, sha256(secret.encode()).digest(), "a test's", self.clock(), None
+            NewToken(principal, sha256(secret.encode()).digest(), "a test's", self.clock(), None)
         )
         return secret
 

@@ -1,4 +1,6 @@
+import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,9 +14,11 @@ from layover.identity.ids import new_id, new_secret
 from layover.identity.models import (
     ActionDenied,
     FirstTenant,
+    NewToken,
     Principal,
     Project,
     ProjectUnknown,
+    Role,
     TokenKind,
     Unauthenticated,
 )
@@ -23,7 +27,7 @@ from layover.identity.service import (
     PULL_TOKEN_LIFETIME,
     IdentityService,
 )
-from tests.stores import opened
+from tests.stores import NOW, opened
 from tests.unit.identity.clock import Clock
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +41,7 @@ def clock() -> Clock:
 @pytest.fixture
 def identity(tmp_path: Path, clock: Clock) -> Iterator[IdentityService]:
     with opened(tmp_path) as stores:
+        asyncio.run(stores.identity.add_token(NewToken(CREATOR, b"", "", NOW, expires_at=None)))
         yield IdentityService(stores.identity, clock)
 
 
@@ -49,7 +54,8 @@ def empty(tmp_path: Path, clock: Clock) -> Iterator[IdentityService]:
     database.close()
 
 
-USER = Principal("t", TokenKind.USER, "org", user_id="user")
+USER = Principal("t", TokenKind.USER, user_id="user", roles={"org": Role.OWNER})
+CREATOR = Principal("creator", TokenKind.ORGANIZATION, "org")
 
 
 async def mine(identity: IdentityService) -> Project:
@@ -62,7 +68,9 @@ async def test_the_first_start_makes_a_tenant_once(empty: IdentityService) -> No
     assert isinstance(tenant, FirstTenant)
     (secret,) = kept
     principal = await empty.authenticate(secret)
-    assert principal == tenant.admin
+    assert principal == replace(
+        tenant.admin, name="admin", roles={tenant.organization_id: Role.OWNER}, is_admin=True
+    )
     assert [project.id for project in await empty.list_projects(principal)] == [tenant.project_id]
     assert await empty.bootstrap(kept.append, kept.clear) is None
     assert kept == [secret]
@@ -108,7 +116,7 @@ async def test_unknown_expired_and_revoked_tokens_are_refused_alike(
     identity: IdentityService, clock: Clock
 ) -> None:
     project = await mine(identity)
-    pull = await identity.create_pull_token(project)
+    pull = await identity.create_pull_token(CREATOR, project)
     build = await identity.create_build_token(project, "b1", frozenset({"b1"}))
     await identity.end_build_token("b1")
     clock.advance(PULL_TOKEN_LIFETIME)
@@ -150,12 +158,24 @@ async def test_a_builds_token_does_not_outlast_its_lifetime(
 
 
 async def test_a_pull_token_outlives_the_builds_own(identity: IdentityService) -> None:
-    secret = await identity.create_pull_token(await mine(identity), "b1")
+    secret = await identity.create_pull_token(CREATOR, await mine(identity), "b1")
     await identity.end_build_token("b1")
     principal = await identity.authenticate(secret)
     assert await identity.authorize(principal, Action.PULL, "mine")
     with pytest.raises(ActionDenied):
         await identity.authorize(principal, Action.PUSH, "mine")
+
+
+async def test_what_a_token_made_ends_with_it(identity: IdentityService) -> None:
+    project = await mine(identity)
+    build = await identity.authenticate(
+        await identity.create_build_token(project, "b1", frozenset({"b1"}))
+    )
+    made = await identity.create_pull_token(build, project)
+    assert await identity.authenticate(made)
+    await identity.end_build_token("b1")
+    with pytest.raises(Unauthenticated):
+        await identity.authenticate(made)
 
 
 async def test_a_project_of_others_reads_as_one_that_is_not_there(
@@ -175,7 +195,7 @@ async def test_secrets_are_stored_as_hashes_alone(
     identity: IdentityService, tmp_path: Path
 ) -> None:
     # Invariant 7.
-    secret = await identity.create_pull_token(await mine(identity))
+    secret = await identity.create_pull_token(CREATOR, await mine(identity))
     stored = b"".join((tmp_path / name).read_bytes() for name in ("layover.db", "layover.db-wal"))
     assert b"pull from project mine" in stored
     assert secret.encode() not in stored

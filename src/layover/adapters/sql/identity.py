@@ -1,6 +1,6 @@
 """Organizations, users, projects and tokens in SQL."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from sqlalchemy import (
     Executable,
     Insert,
     Row,
+    Select,
     and_,
     bindparam,
     delete,
@@ -20,19 +21,58 @@ from sqlalchemy import (
 )
 
 from layover.adapters.sql.database import Database
-from layover.adapters.sql.schema import organizations, projects, server_keys, tokens, users
-from layover.identity.models import FirstTenant, Principal, Project, ProjectPolicy, TokenKind
+from layover.adapters.sql.schema import (
+    memberships,
+    organizations,
+    projects,
+    server_keys,
+    tokens,
+    users,
+)
+from layover.identity.models import (
+    FirstTenant,
+    NewToken,
+    Principal,
+    Project,
+    ProjectPolicy,
+    Role,
+    TokenKind,
+)
 
 # What every request asks. Made once: building a statement and finding it in SQLAlchemy's cache
 # takes longer than SQLite does to answer it.
-_LIVE = or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > bindparam("now"))
-_TOKEN_BY_SECRET = select(tokens).where(tokens.c.secret_hash == bindparam("key"), _LIVE)
-_TOKEN_BY_ID = select(tokens).where(tokens.c.id == bindparam("key"), _LIVE)
-_PROJECTS = select(projects, organizations.c.name.label("organization_name")).join(organizations)
-_PROJECT_BY_ID = _PROJECTS.where(projects.c.id == bindparam("key"))
-_PROJECTS_OF = _PROJECTS.where(projects.c.organization_id == bindparam("key")).order_by(
-    projects.c.name, projects.c.id
+_UNEXPIRED = or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > bindparam("now"))
+# A row a role where it is a user's, with the user's name beside it; one row else.
+_TOKENS = (
+    select(
+        tokens,
+        users.c.name.label("user_name"),
+        users.c.is_admin,
+        memberships.c.organization_id.label("member_of"),
+        memberships.c.role,
+    )
+    .outerjoin(users, users.c.id == tokens.c.user_id)
+    .outerjoin(memberships, memberships.c.user_id == tokens.c.user_id)
+    .where(_UNEXPIRED)
 )
+_TOKEN_BY_SECRET = _TOKENS.where(
+    tokens.c.secret_hash == bindparam("key"), tokens.c.revoked_at.is_(None)
+)
+_TOKEN_BY_ID = _TOKENS.where(tokens.c.id == bindparam("key"), tokens.c.revoked_at.is_(None))
+_ENDED_BUILD = _TOKENS.where(
+    tokens.c.secret_hash == bindparam("key"),
+    tokens.c.revoked_at.is_not(None),
+    tokens.c.kind == TokenKind.BUILD.value,
+)
+_PROJECTS = (
+    select(projects, organizations.c.name.label("organization_name"))
+    .join(organizations)
+    .where(projects.c.deleted_at.is_(None), organizations.c.deleted_at.is_(None))
+)
+_PROJECT_BY_ID = _PROJECTS.where(projects.c.id == bindparam("key"))
+_PROJECTS_OF = _PROJECTS.where(
+    projects.c.organization_id.in_(bindparam("key", expanding=True))
+).order_by(projects.c.name, projects.c.id)
 
 
 class SqlIdentityStore:
@@ -47,12 +87,16 @@ class SqlIdentityStore:
     async def find_principal_by_id(self, token_id: str, now: datetime) -> Principal | None:
         return await self._find(_TOKEN_BY_ID, token_id, now)
 
+    async def find_ended_build(self, secret_hash: bytes, now: datetime) -> Principal | None:
+        return await self._find(_ENDED_BUILD, secret_hash, now)
+
     async def _find(self, query: Executable, key: bytes | str, now: datetime) -> Principal | None:
-        row = await self._database.look_up(
-            lambda connection: connection.execute(query, {"key": key, "now": now}).first()
+        rows = await self._database.look_up(
+            lambda connection: connection.execute(query, {"key": key, "now": now}).all()
         )
-        if row is None:
+        if not rows:
             return None
+        row = rows[0]
         return Principal(
             token_id=row.id,
             kind=TokenKind(row.kind),
@@ -61,37 +105,44 @@ class SqlIdentityStore:
             project_id=row.project_id,
             build_id=row.build_id,
             tags=frozenset((row.tags or "").split()),
+            name=row.user_name or row.description,
+            roles={each.member_of: Role(each.role) for each in rows if each.member_of},
+            is_admin=bool(row.is_admin),
         )
 
-    async def add_token(
-        self,
-        principal: Principal,
-        secret_hash: bytes,
-        description: str,
-        created_at: datetime,
-        expires_at: datetime | None,
-    ) -> None:
-        statement = _insert_token(principal, secret_hash, description, created_at, expires_at)
+    async def add_token(self, token: NewToken) -> None:
+        statement = _insert_token(token)
         await self._database.write(lambda connection: connection.execute(statement))
 
-    async def revoke_build_tokens(self, build_id: str, kind: TokenKind) -> None:
-        statement = delete(tokens).where(
+    async def revoke_build_tokens(self, build_id: str, kind: TokenKind, now: datetime) -> None:
+        bound = select(tokens.c.id).where(
             and_(tokens.c.build_id == build_id, tokens.c.kind == kind.value)
         )
-        await self._database.write(lambda connection: connection.execute(statement))
+        await self._database.write(lambda connection: revoke(connection, bound, now))
 
-    async def delete_expired_tokens(self, now: datetime) -> int:
-        statement = delete(tokens).where(tokens.c.expires_at <= now)
+    async def mark_used(self, used: Mapping[str, datetime]) -> None:
+        statement = (
+            update(tokens)
+            .where(tokens.c.id == bindparam("key"))
+            .values(last_used_at=bindparam("used_at"))
+        )
+        rows = [{"key": token_id, "used_at": at} for token_id, at in sorted(used.items())]
+        await self._database.write(lambda connection: connection.execute(statement, rows))
+
+    async def delete_over_tokens(self, expired_by: datetime, revoked_by: datetime) -> int:
+        statement = delete(tokens).where(
+            or_(tokens.c.expires_at <= expired_by, tokens.c.revoked_at <= revoked_by)
+        )
         return await self._database.write(lambda connection: connection.execute(statement).rowcount)
 
     async def find_project(self, project_id: str) -> Project | None:
         found = await self._projects(_PROJECT_BY_ID, project_id)
         return found[0] if found else None
 
-    async def list_projects(self, organization_id: str) -> list[Project]:
-        return await self._projects(_PROJECTS_OF, organization_id)
+    async def list_projects(self, organization_ids: Collection[str]) -> list[Project]:
+        return await self._projects(_PROJECTS_OF, list(organization_ids))
 
-    async def _projects(self, query: Executable, key: str) -> list[Project]:
+    async def _projects(self, query: Executable, key: str | list[str]) -> list[Project]:
         rows = await self._database.look_up(
             lambda connection: connection.execute(query, {"key": key}).all()
         )
@@ -122,7 +173,7 @@ class SqlIdentityStore:
         )
 
     async def create_first_tenant(self, tenant: FirstTenant, secret_hash: bytes) -> bool:
-        now, organization_id = tenant.created_at, tenant.admin.organization_id
+        now, organization_id = tenant.created_at, tenant.organization_id
 
         def work(connection: Connection) -> bool:
             if connection.execute(select(organizations.c.id).limit(1)).first() is not None:
@@ -134,9 +185,14 @@ class SqlIdentityStore:
             )
             connection.execute(
                 insert(users).values(
-                    id=tenant.admin.user_id,
+                    id=tenant.admin.user_id, name=tenant.user_name, is_admin=True, created_at=now
+                )
+            )
+            connection.execute(
+                insert(memberships).values(
+                    user_id=tenant.admin.user_id,
                     organization_id=organization_id,
-                    name=tenant.user_name,
+                    role=Role.OWNER.value,
                     created_at=now,
                 )
             )
@@ -150,7 +206,16 @@ class SqlIdentityStore:
                 )
             )
             connection.execute(
-                _insert_token(tenant.admin, secret_hash, "made at the first start", now, None)
+                _insert_token(
+                    NewToken(
+                        tenant.admin,
+                        secret_hash,
+                        "made at the first start",
+                        now,
+                        expires_at=None,
+                        created_by=tenant.admin.user_id,
+                    )
+                )
             )
             return True
 
@@ -193,23 +258,32 @@ def _policy_values(policy: ProjectPolicy) -> dict[str, int | bool | None]:
     }
 
 
-def _insert_token(
-    principal: Principal,
-    secret_hash: bytes,
-    description: str,
-    created_at: datetime,
-    expires_at: datetime | None,
-) -> Insert:
+def revoke(connection: Connection, token_ids: Select[tuple[str]], now: datetime) -> int:
+    """Revoke these tokens, and what those made, and so on; return how many that were."""
+    made = token_ids.cte("made", recursive=True)
+    made = made.union(select(tokens.c.id).where(tokens.c.parent_id == made.c.id))
+    return connection.execute(
+        update(tokens)
+        .where(tokens.c.id.in_(select(made.c.id)), tokens.c.revoked_at.is_(None))
+        .values(revoked_at=now)
+    ).rowcount
+
+
+def _insert_token(token: NewToken) -> Insert:
+    principal = token.principal
     return insert(tokens).values(
         id=principal.token_id,
         kind=principal.kind.value,
-        secret_hash=secret_hash,
+        secret_hash=token.secret_hash,
         organization_id=principal.organization_id,
         user_id=principal.user_id,
         project_id=principal.project_id,
         build_id=principal.build_id,
         tags=" ".join(sorted(principal.tags)) or None,
-        description=description,
-        created_at=created_at,
-        expires_at=expires_at,
+        description=token.description,
+        created_by=token.created_by,
+        parent_id=token.parent_id,
+        trust_policy_id=token.trust_policy_id,
+        created_at=token.created_at,
+        expires_at=token.expires_at,
     )

@@ -18,6 +18,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     TypeDecorator,
+    UniqueConstraint,
 )
 from sqlalchemy import Text as _Text
 
@@ -61,15 +62,51 @@ organizations = Table(
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False),
+    # Since when it is not there for anybody; its row stays for what refers to it.
+    Column("deleted_at", Timestamp),
 )
 
 users = Table(
     "users",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("organization_id", ForeignKey("organizations.id"), nullable=False),
-    Column("name", Text, nullable=False),
+    # What a local user signs in with, in lower case; of a user of an OpenID Connect provider a
+    # name to show. Unlike any other user's.
+    Column("name", Text, nullable=False, unique=True),
+    # argon2's encoding; NULL where none was set.
+    Column("password_hash", Text),
+    # Who the user is to an OpenID Connect provider.
+    Column("oidc_issuer", Text),
+    Column("oidc_subject", Text),
+    # May create organizations; sees none for it.
+    Column("is_admin", Boolean, nullable=False),
     Column("created_at", Timestamp, nullable=False),
+    UniqueConstraint("oidc_issuer", "oidc_subject"),
+)
+
+# A user's role in an organization: "owner", "member" or "viewer".
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("user_id", ForeignKey("users.id"), primary_key=True),
+    Column("organization_id", ForeignKey("organizations.id"), primary_key=True, index=True),
+    Column("role", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+)
+
+# What lets whoever holds its secret join an organization, once.
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("secret_hash", LargeBinary, nullable=False, unique=True),
+    Column("organization_id", ForeignKey("organizations.id"), nullable=False, index=True),
+    Column("role", Text, nullable=False),
+    # For whom it was made, in its maker's words.
+    Column("note", Text, nullable=False),
+    Column("created_by", ForeignKey("users.id"), nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp, nullable=False, index=True),
 )
 
 projects = Table(
@@ -86,24 +123,113 @@ projects = Table(
     Column("extends_on_pull", Boolean, nullable=False),
     # The most that its blobs may take, uploads under way included; NULL is no limit.
     Column("quota_bytes", BigInteger),
+    # As an organization's.
+    Column("deleted_at", Timestamp),
+)
+
+# Whose ID tokens open a project, without a secret of ours: CI jobs, pods.
+trust_policies = Table(
+    "trust_policies",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    # "github", "gitlab", "circleci", "buildkite", "kubernetes" or "generic".
+    Column("provider", Text, nullable=False),
+    Column("issuer", Text, nullable=False, index=True),
+    Column("audience", Text, nullable=False),
+    # A JSON object: each claim that has to be there, and its pattern.
+    Column("claims", Text, nullable=False),
+    # "project" or "pull".
+    Column("grants", Text, nullable=False),
+    Column("created_by", ForeignKey("users.id")),
+    Column("created_at", Timestamp, nullable=False),
 )
 
 tokens = Table(
     "tokens",
     metadata,
     Column("id", Text, primary_key=True),
+    # "user", "organization", "project", "pull" or "build".
     Column("kind", Text, nullable=False),
     # SHA-256 of the secret: 160 random bits need no salt and no slow hash.
     Column("secret_hash", LargeBinary, nullable=False, unique=True),
-    Column("organization_id", ForeignKey("organizations.id"), nullable=False),
-    Column("user_id", ForeignKey("users.id")),
-    Column("project_id", ForeignKey("projects.id")),
+    # NULL for a user's: it acts for the user in every organization that it is a member of.
+    Column("organization_id", ForeignKey("organizations.id"), index=True),
+    Column("user_id", ForeignKey("users.id"), index=True),
+    Column("project_id", ForeignKey("projects.id"), index=True),
     Column("build_id", Text, index=True),
     # Of a build's token: the tags it may write, separated by spaces.
     Column("tags", Text),
     Column("description", Text, nullable=False),
+    # The user who made it; NULL where another token or the server did.
+    Column("created_by", ForeignKey("users.id")),
+    # The token, of no user, that made it: it ends with that one.
+    Column("parent_id", ForeignKey("tokens.id", ondelete="CASCADE"), index=True),
+    # The policy by which an ID token was traded for it: it ends with that one.
+    Column("trust_policy_id", ForeignKey("trust_policies.id", ondelete="CASCADE"), index=True),
     Column("created_at", Timestamp, nullable=False),
+    # To the minute, or so.
+    Column("last_used_at", Timestamp),
     Column("expires_at", Timestamp, index=True),
+    # Since when it opens nothing; the row stays for a while for those who ask what it was.
+    Column("revoked_at", Timestamp, index=True),
+)
+
+# Who is signed in to the pages, by the hash of the cookie's secret.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("secret_hash", LargeBinary, primary_key=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False, index=True),
+    Column("created_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp, nullable=False, index=True),
+)
+
+# Command lines that wait for a user to approve their login.
+login_requests = Table(
+    "login_requests",
+    metadata,
+    # The hash of the ID that the command line holds; nobody else ever sees it.
+    Column("id_hash", LargeBinary, primary_key=True),
+    # What the user compares.
+    Column("user_code", Text, nullable=False, unique=True),
+    # Where it came from, and what it called itself.
+    Column("address", Text, nullable=False),
+    Column("user_agent", Text, nullable=False),
+    # Who approved it.
+    Column("user_id", ForeignKey("users.id")),
+    Column("denied_at", Timestamp),
+    Column("created_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp, nullable=False, index=True),
+)
+
+# Who did what, from where, and how it ended.
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("id", _BigId, primary_key=True),
+    Column("at", Timestamp, nullable=False, index=True),
+    # Whose log it is in: an organization's, and of it a project's. IDs and no foreign keys: what
+    # was tried on what never was is logged too, and the log outlives what it tells of.
+    Column("organization_id", Text),
+    Column("project_id", Text),
+    # "user", "organization", "project", "pull", "build", "ci" or "nobody".
+    Column("actor_kind", Text, nullable=False),
+    Column("actor_id", Text),
+    Column("actor_name", Text, nullable=False),
+    # As "tokens.create" or "manifests.push".
+    Column("action", Text, nullable=False),
+    # What it was done to.
+    Column("subject", Text, nullable=False),
+    # "done", "denied" or "failed".
+    Column("result", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    # What else there is to know, as a JSON object.
+    Column("details", Text, nullable=False),
+    Index("ix_audit_events_organization_id_at_id", "organization_id", "at", "id"),
+    Index("ix_audit_events_project_id_at_id", "project_id", "at", "id"),
 )
 
 # Keys that every replica shares, such as the one that signs registry tokens.

@@ -18,6 +18,10 @@ _caller: ContextVar[Principal | None] = ContextVar("rpc_caller", default=None)
 # Methods that a token which is no longer valid may call; they see no caller then.
 _OPEN_TO_DEAD_TOKENS = frozenset({"ReportBuildHealth"})
 
+# What a build's client may say again after the server ended the build, and the token with it, by
+# what it said the first time: the answer may have been lost.
+_OPEN_TO_ENDED_BUILDS = frozenset({"FinishBuild"})
+
 
 class Authentication:
     """The interceptor that refuses a call without a valid token before reading its message.
@@ -36,7 +40,7 @@ class Authentication:
         secret = _bearer(ctx.request_headers.get("authorization", ""))
         principal: Principal | None = None
         try:
-            principal = await self._identity.authenticate(secret)
+            principal = await self._authenticate(secret, ctx.method.name)
         except Unauthenticated as error:
             if ctx.method.name not in _OPEN_TO_DEAD_TOKENS or not secret.startswith(TOKEN_PREFIX):
                 await self._wait(secret, ctx)
@@ -52,6 +56,13 @@ class Authentication:
         except TooManyAttempts as error:
             ctx.response_headers["retry-after"] = str(error.retry_after_seconds)
             raise to_connect_error(error, ctx.method.name) from None
+    async def _authenticate(self, secret: str, method: str) -> Principal:
+        try:
+            return await self._identity.authenticate(secret)
+        except Unauthenticated:
+            if method not in _OPEN_TO_ENDED_BUILDS:
+                raise
+            return await self._identity.authenticate_ended(secret)
 
     async def on_end(
         self,

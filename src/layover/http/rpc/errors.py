@@ -29,7 +29,12 @@ from layover.builds.errors import (
 )
 from layover.errors import LayoverError, StorageFull, StorageUnavailable
 from layover.identity.issuer_keys import IssuerUnavailable
-from layover.identity.models import ActionDenied, ProjectUnknown, Unauthenticated
+from layover.identity.models import (
+    ActionDenied,
+    OrganizationUnknown,
+    ProjectUnknown,
+    Unauthenticated,
+)
 from layover.identity.retention import InvalidRetention
 from layover.identity.throttle import TooManyAttempts
 from layover.identity.trust import InvalidTrustPolicy
@@ -60,6 +65,7 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     IssuerUnavailable: Code.UNAVAILABLE,
     NoBuilderConfigured: Code.FAILED_PRECONDITION,
     ProjectNotGiven: Code.INVALID_ARGUMENT,
+    OrganizationUnknown: Code.NOT_FOUND,
     ProjectUnknown: Code.NOT_FOUND,
     ReceiptPending: Code.FAILED_PRECONDITION,
     StorageFull: Code.RESOURCE_EXHAUSTED,

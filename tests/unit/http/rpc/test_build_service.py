@@ -119,9 +119,32 @@ async def test_a_build_ends_as_its_client_says(
     build = await api.world.store.find(created.build_id)
     assert build is not None
     assert (build.status, build.error) == (status, error)
-    # Again, by somebody whose token still lives: nothing changes and nothing fails.
-    await api.builds.finish_build(finish(created.build_id, CANCELED), headers=api.user)
+    # Again, by a client whose first answer was lost: nothing changes and nothing fails.
+    for again in (bearer(created.build_token), api.user):
+        await api.builds.finish_build(finish(created.build_id, result), headers=again)
+    # With another end, the client learns that this is not how it ended.
+    other = FAILURE if result is SUCCESS else SUCCESS
+    refused, text = await refusal(
+        api.builds.finish_build(
+            finish(created.build_id, other), headers=bearer(created.build_token)
+        )
+    )
+    assert refused is Code.FAILED_PRECONDITION
+    assert status in text
     assert await api.world.store.find(created.build_id) == build
+
+
+async def test_an_ended_builds_token_does_nothing_but_say_again_how_it_ended() -> None:
+    api = await make_api()
+    created, other = await api.create(), await api.create()
+    dead = bearer(created.build_token)
+    await api.builds.finish_build(finish(created.build_id, SUCCESS), headers=dead)
+    code, _ = await refusal(api.builds.finish_build(finish(other.build_id, SUCCESS), headers=dead))
+    assert code is Code.NOT_FOUND
+    code, _ = await refusal(
+        api.builds.get_build(pb.GetBuildRequest(build_id=created.build_id), headers=dead)
+    )
+    assert code is Code.UNAUTHENTICATED
 
 
 async def test_a_build_does_not_end_without_a_result() -> None:

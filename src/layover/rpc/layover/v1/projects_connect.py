@@ -19,7 +19,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import projects_pb
-from .projects_pb import GetProjectRequest, GetProjectResponse, ListProjectsRequest, ListProjectsResponse, UpdateProjectRequest, UpdateProjectResponse
+from .projects_pb import CreateProjectRequest, CreateProjectResponse, DeleteProjectRequest, DeleteProjectResponse, GetProjectRequest, GetProjectResponse, ListProjectsRequest, ListProjectsResponse, UpdateProjectRequest, UpdateProjectResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -40,9 +40,19 @@ class ProjectsService(Protocol):
     async def get_project(self, request: GetProjectRequest, ctx: RequestContext[GetProjectRequest, GetProjectResponse], /) -> GetProjectResponse:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    async def create_project(self, request: CreateProjectRequest, ctx: RequestContext[CreateProjectRequest, CreateProjectResponse], /) -> CreateProjectResponse:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     async def update_project(self, request: UpdateProjectRequest, ctx: RequestContext[UpdateProjectRequest, UpdateProjectResponse], /) -> UpdateProjectResponse:
         """
         Changes what is given and nothing else; what is saved already keeps its time.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def delete_project(self, request: DeleteProjectRequest, ctx: RequestContext[DeleteProjectRequest, DeleteProjectResponse], /) -> DeleteProjectResponse:
+        """
+        At once, for everybody, with all that is in it: its builds and images are over, its tokens
+        and trust policies end.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -86,6 +96,17 @@ class ProjectsServiceASGIApplication(ConnectASGIApplication[ProjectsService]):
                     ),
                     function=svc.get_project,
                 ),
+                "/layover.v1.ProjectsService/CreateProject": Endpoint.unary(
+                    method=MethodInfo(
+                        name="CreateProject",
+                        service_name="layover.v1.ProjectsService",
+                        input=CreateProjectRequest,
+                        output=CreateProjectResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.create_project,
+                ),
                 "/layover.v1.ProjectsService/UpdateProject": Endpoint.unary(
                     method=MethodInfo(
                         name="UpdateProject",
@@ -96,6 +117,17 @@ class ProjectsServiceASGIApplication(ConnectASGIApplication[ProjectsService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.update_project,
+                ),
+                "/layover.v1.ProjectsService/DeleteProject": Endpoint.unary(
+                    method=MethodInfo(
+                        name="DeleteProject",
+                        service_name="layover.v1.ProjectsService",
+                        input=DeleteProjectRequest,
+                        output=DeleteProjectResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.delete_project,
                 ),
             },
             interceptors=interceptors,
@@ -154,6 +186,26 @@ class ProjectsServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def create_project(
+        self,
+        request: CreateProjectRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> CreateProjectResponse:
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="CreateProject",
+                service_name="layover.v1.ProjectsService",
+                input=CreateProjectRequest,
+                output=CreateProjectResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     async def update_project(
         self,
         request: UpdateProjectRequest,
@@ -177,6 +229,30 @@ class ProjectsServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def delete_project(
+        self,
+        request: DeleteProjectRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> DeleteProjectResponse:
+        """
+        At once, for everybody, with all that is in it: its builds and images are over, its tokens
+        and trust policies end.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="DeleteProject",
+                service_name="layover.v1.ProjectsService",
+                input=DeleteProjectRequest,
+                output=DeleteProjectResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class ProjectsServiceSync(Protocol):
     def list_projects(self, request: ListProjectsRequest, ctx: RequestContext[ListProjectsRequest, ListProjectsResponse], /) -> ListProjectsResponse:
@@ -188,9 +264,19 @@ class ProjectsServiceSync(Protocol):
     def get_project(self, request: GetProjectRequest, ctx: RequestContext[GetProjectRequest, GetProjectResponse], /) -> GetProjectResponse:
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def create_project(self, request: CreateProjectRequest, ctx: RequestContext[CreateProjectRequest, CreateProjectResponse], /) -> CreateProjectResponse:
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def update_project(self, request: UpdateProjectRequest, ctx: RequestContext[UpdateProjectRequest, UpdateProjectResponse], /) -> UpdateProjectResponse:
         """
         Changes what is given and nothing else; what is saved already keeps its time.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def delete_project(self, request: DeleteProjectRequest, ctx: RequestContext[DeleteProjectRequest, DeleteProjectResponse], /) -> DeleteProjectResponse:
+        """
+        At once, for everybody, with all that is in it: its builds and images are over, its tokens
+        and trust policies end.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -232,6 +318,17 @@ class ProjectsServiceWSGIApplication(ConnectWSGIApplication):
                     ),
                     function=service.get_project,
                 ),
+                "/layover.v1.ProjectsService/CreateProject": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="CreateProject",
+                        service_name="layover.v1.ProjectsService",
+                        input=CreateProjectRequest,
+                        output=CreateProjectResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.create_project,
+                ),
                 "/layover.v1.ProjectsService/UpdateProject": EndpointSync.unary(
                     method=MethodInfo(
                         name="UpdateProject",
@@ -242,6 +339,17 @@ class ProjectsServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.update_project,
+                ),
+                "/layover.v1.ProjectsService/DeleteProject": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="DeleteProject",
+                        service_name="layover.v1.ProjectsService",
+                        input=DeleteProjectRequest,
+                        output=DeleteProjectResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.delete_project,
                 ),
             },
             interceptors=interceptors,
@@ -300,6 +408,26 @@ class ProjectsServiceClientSync(ConnectClientSync):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    def create_project(
+        self,
+        request: CreateProjectRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> CreateProjectResponse:
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="CreateProject",
+                service_name="layover.v1.ProjectsService",
+                input=CreateProjectRequest,
+                output=CreateProjectResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
     def update_project(
         self,
         request: UpdateProjectRequest,
@@ -317,6 +445,30 @@ class ProjectsServiceClientSync(ConnectClientSync):
                 service_name="layover.v1.ProjectsService",
                 input=UpdateProjectRequest,
                 output=UpdateProjectResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def delete_project(
+        self,
+        request: DeleteProjectRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> DeleteProjectResponse:
+        """
+        At once, for everybody, with all that is in it: its builds and images are over, its tokens
+        and trust policies end.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="DeleteProject",
+                service_name="layover.v1.ProjectsService",
+                input=DeleteProjectRequest,
+                output=DeleteProjectResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

@@ -235,7 +235,7 @@ class NoQuota(Message[_NoQuotaFields]):
         ) -> None:
             pass
 
-_UpdateProjectRequestFields: TypeAlias = Literal["project_id", "retention", "max_retention", "extends_on_pull", "quota_bytes", "no_quota"]
+_UpdateProjectRequestFields: TypeAlias = Literal["project_id", "retention", "max_retention", "extends_on_pull", "quota_bytes", "no_quota", "name"]
 
 class UpdateProjectRequest(Message[_UpdateProjectRequestFields]):
     """
@@ -264,9 +264,13 @@ class UpdateProjectRequest(Message[_UpdateProjectRequestFields]):
             ```proto
             oneof quota
             ```
+        name:
+            ```proto
+            optional string name = 7;
+            ```
     """
 
-    __slots__ = ("project_id", "retention", "max_retention", "extends_on_pull", "quota")
+    __slots__ = ("project_id", "retention", "max_retention", "extends_on_pull", "name", "quota")
 
     if TYPE_CHECKING:
 
@@ -278,6 +282,7 @@ class UpdateProjectRequest(Message[_UpdateProjectRequestFields]):
             max_retention: Duration | None = None,
             extends_on_pull: bool | None = None,
             quota: Oneof[Literal["quota_bytes"], int] | Oneof[Literal["no_quota"], NoQuota] | None = None,
+            name: str | None = None,
         ) -> None:
             pass
 
@@ -286,6 +291,7 @@ class UpdateProjectRequest(Message[_UpdateProjectRequestFields]):
         max_retention: Duration | None
         extends_on_pull: bool
         quota: Oneof[Literal["quota_bytes"], int] | Oneof[Literal["no_quota"], NoQuota] | None
+        name: str
 
 _UpdateProjectResponseFields: TypeAlias = Literal["project"]
 
@@ -315,9 +321,145 @@ class UpdateProjectResponse(Message[_UpdateProjectResponseFields]):
 
         project: Project | None
 
+_CreateProjectRequestFields: TypeAlias = Literal["organization_id", "name", "retention", "max_retention", "extends_on_pull", "quota_bytes"]
+
+class CreateProjectRequest(Message[_CreateProjectRequestFields]):
+    """
+    ```proto
+    message layover.v1.CreateProjectRequest
+    ```
+
+    Attributes:
+        organization_id:
+            May be left out by who sees one organization alone.
+
+            ```proto
+            string organization_id = 1;
+            ```
+        name:
+            ```proto
+            string name = 2;
+            ```
+        retention:
+            As in UpdateProjectRequest; left out, the server's defaults.
+
+            ```proto
+            optional google.protobuf.Duration retention = 3;
+            ```
+        max_retention:
+            ```proto
+            optional google.protobuf.Duration max_retention = 4;
+            ```
+        extends_on_pull:
+            ```proto
+            bool extends_on_pull = 5;
+            ```
+        quota_bytes:
+            ```proto
+            optional int64 quota_bytes = 6;
+            ```
+    """
+
+    __slots__ = ("organization_id", "name", "retention", "max_retention", "extends_on_pull", "quota_bytes")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            organization_id: str = "",
+            name: str = "",
+            retention: Duration | None = None,
+            max_retention: Duration | None = None,
+            extends_on_pull: bool = False,
+            quota_bytes: int | None = None,
+        ) -> None:
+            pass
+
+        organization_id: str
+        name: str
+        retention: Duration | None
+        max_retention: Duration | None
+        extends_on_pull: bool
+        quota_bytes: int
+
+_CreateProjectResponseFields: TypeAlias = Literal["project"]
+
+class CreateProjectResponse(Message[_CreateProjectResponseFields]):
+    """
+    ```proto
+    message layover.v1.CreateProjectResponse
+    ```
+
+    Attributes:
+        project:
+            ```proto
+            optional layover.v1.Project project = 1;
+            ```
+    """
+
+    __slots__ = ("project",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            project: Project | None = None,
+        ) -> None:
+            pass
+
+        project: Project | None
+
+_DeleteProjectRequestFields: TypeAlias = Literal["project_id"]
+
+class DeleteProjectRequest(Message[_DeleteProjectRequestFields]):
+    """
+    ```proto
+    message layover.v1.DeleteProjectRequest
+    ```
+
+    Attributes:
+        project_id:
+            ```proto
+            string project_id = 1;
+            ```
+    """
+
+    __slots__ = ("project_id",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            project_id: str = "",
+        ) -> None:
+            pass
+
+        project_id: str
+
+_DeleteProjectResponseFields: TypeAlias = NoReturn
+
+class DeleteProjectResponse(Message[_DeleteProjectResponseFields]):
+    """
+    ```proto
+    message layover.v1.DeleteProjectResponse
+    ```
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+        ) -> None:
+            pass
+
 
 _DESC = file_desc(
-    b'\n\x19layover/v1/projects.proto\x12\nlayover.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xc8\x03\n\x07Project\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\'\n\x0forganization_id\x18\x03 \x01(\tR\x0eorganizationId\x12+\n\x11organization_name\x18\x04 \x01(\tR\x10organizationName\x129\n\ncreated_at\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x127\n\tretention\x18\x06 \x01(\x0b2\x19.google.protobuf.DurationR\tretention\x12>\n\rmax_retention\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x0cmaxRetention\x12&\n\x0fextends_on_pull\x18\x08 \x01(\x08R\rextendsOnPull\x12$\n\x0bquota_bytes\x18\t \x01(\x03H\x00R\nquotaBytes\x88\x01\x01\x12"\n\nused_bytes\x18\n \x01(\x03H\x01R\tusedBytes\x88\x01\x01B\x0e\n\x0c_quota_bytesB\r\n\x0b_used_bytes"\x15\n\x13ListProjectsRequest"G\n\x14ListProjectsResponse\x12/\n\x08projects\x18\x01 \x03(\x0b2\x13.layover.v1.ProjectR\x08projects"2\n\x11GetProjectRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId"C\n\x12GetProjectResponse\x12-\n\x07project\x18\x01 \x01(\x0b2\x13.layover.v1.ProjectR\x07project"\t\n\x07NoQuota"\xcd\x02\n\x14UpdateProjectRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x127\n\tretention\x18\x02 \x01(\x0b2\x19.google.protobuf.DurationR\tretention\x12>\n\rmax_retention\x18\x03 \x01(\x0b2\x19.google.protobuf.DurationR\x0cmaxRetention\x12+\n\x0fextends_on_pull\x18\x04 \x01(\x08H\x01R\rextendsOnPull\x88\x01\x01\x12!\n\x0bquota_bytes\x18\x05 \x01(\x03H\x00R\nquotaBytes\x120\n\x08no_quota\x18\x06 \x01(\x0b2\x13.layover.v1.NoQuotaH\x00R\x07noQuotaB\x07\n\x05quotaB\x12\n\x10_extends_on_pull"F\n\x15UpdateProjectResponse\x12-\n\x07project\x18\x01 \x01(\x0b2\x13.layover.v1.ProjectR\x07project2\x87\x02\n\x0fProjectsService\x12Q\n\x0cListProjects\x12\x1f.layover.v1.ListProjectsRequest\x1a .layover.v1.ListProjectsResponse\x12K\n\nGetProject\x12\x1d.layover.v1.GetProjectRequest\x1a\x1e.layover.v1.GetProjectResponse\x12T\n\rUpdateProject\x12 .layover.v1.UpdateProjectRequest\x1a!.layover.v1.UpdateProjectResponseb\x06proto3',
+    b'\n\x19layover/v1/projects.proto\x12\nlayover.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xc8\x03\n\x07Project\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\'\n\x0forganization_id\x18\x03 \x01(\tR\x0eorganizationId\x12+\n\x11organization_name\x18\x04 \x01(\tR\x10organizationName\x129\n\ncreated_at\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x127\n\tretention\x18\x06 \x01(\x0b2\x19.google.protobuf.DurationR\tretention\x12>\n\rmax_retention\x18\x07 \x01(\x0b2\x19.google.protobuf.DurationR\x0cmaxRetention\x12&\n\x0fextends_on_pull\x18\x08 \x01(\x08R\rextendsOnPull\x12$\n\x0bquota_bytes\x18\t \x01(\x03H\x00R\nquotaBytes\x88\x01\x01\x12"\n\nused_bytes\x18\n \x01(\x03H\x01R\tusedBytes\x88\x01\x01B\x0e\n\x0c_quota_bytesB\r\n\x0b_used_bytes"\x15\n\x13ListProjectsRequest"G\n\x14ListProjectsResponse\x12/\n\x08projects\x18\x01 \x03(\x0b2\x13.layover.v1.ProjectR\x08projects"2\n\x11GetProjectRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId"C\n\x12GetProjectResponse\x12-\n\x07project\x18\x01 \x01(\x0b2\x13.layover.v1.ProjectR\x07project"\t\n\x07NoQuota"\xef\x02\n\x14UpdateProjectRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x127\n\tretention\x18\x02 \x01(\x0b2\x19.google.protobuf.DurationR\tretention\x12>\n\rmax_retention\x18\x03 \x01(\x0b2\x19.google.protobuf.DurationR\x0cmaxRetention\x12+\n\x0fextends_on_pull\x18\x04 \x01(\x08H\x01R\rextendsOnPull\x88\x01\x01\x12!\n\x0bquota_bytes\x18\x05 \x01(\x03H\x00R\nquotaBytes\x120\n\x08no_quota\x18\x06 \x01(\x0b2\x13.layover.v1.NoQuotaH\x00R\x07noQuota\x12\x17\n\x04name\x18\x07 \x01(\tH\x02R\x04name\x88\x01\x01B\x07\n\x05quotaB\x12\n\x10_extends_on_pullB\x07\n\x05_name"F\n\x15UpdateProjectResponse\x12-\n\x07project\x18\x01 \x01(\x0b2\x13.layover.v1.ProjectR\x07project"\xaa\x02\n\x14CreateProjectRequest\x12\'\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x127\n\tretention\x18\x03 \x01(\x0b2\x19.google.protobuf.DurationR\tretention\x12>\n\rmax_retention\x18\x04 \x01(\x0b2\x19.google.protobuf.DurationR\x0cmaxRetention\x12&\n\x0fextends_on_pull\x18\x05 \x01(\x08R\rextendsOnPull\x12$\n\x0bquota_bytes\x18\x06 \x01(\x03H\x00R\nquotaBytes\x88\x01\x01B\x0e\n\x0c_quota_bytes"F\n\x15CreateProjectResponse\x12-\n\x07project\x18\x01 \x01(\x0b2\x13.layover.v1.ProjectR\x07project"5\n\x14DeleteProjectRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId"\x17\n\x15DeleteProjectResponse2\xb3\x03\n\x0fProjectsService\x12Q\n\x0cListProjects\x12\x1f.layover.v1.ListProjectsRequest\x1a .layover.v1.ListProjectsResponse\x12K\n\nGetProject\x12\x1d.layover.v1.GetProjectRequest\x1a\x1e.layover.v1.GetProjectResponse\x12T\n\rCreateProject\x12 .layover.v1.CreateProjectRequest\x1a!.layover.v1.CreateProjectResponse\x12T\n\rUpdateProject\x12 .layover.v1.UpdateProjectRequest\x1a!.layover.v1.UpdateProjectResponse\x12T\n\rDeleteProject\x12 .layover.v1.DeleteProjectRequest\x1a!.layover.v1.DeleteProjectResponseb\x06proto3',
     [
         duration_pb.desc(),
         timestamp_pb.desc(),
@@ -331,6 +473,10 @@ _DESC = file_desc(
         "NoQuota": NoQuota,
         "UpdateProjectRequest": UpdateProjectRequest,
         "UpdateProjectResponse": UpdateProjectResponse,
+        "CreateProjectRequest": CreateProjectRequest,
+        "CreateProjectResponse": CreateProjectResponse,
+        "DeleteProjectRequest": DeleteProjectRequest,
+        "DeleteProjectResponse": DeleteProjectResponse,
     },
 )
 
