@@ -56,6 +56,7 @@ class Authentication:
         except TooManyAttempts as error:
             ctx.response_headers["retry-after"] = str(error.retry_after_seconds)
             raise to_connect_error(error, ctx.method.name) from None
+
     async def _authenticate(self, secret: str, method: str) -> Principal:
         try:
             return await self._identity.authenticate(secret)

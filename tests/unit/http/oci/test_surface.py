@@ -382,7 +382,7 @@ async def test_wrong_expired_and_revoked_tokens_are_refused_alike(stores: Stores
     expired = await api.token(builder(BUILD), until=NOW + timedelta(seconds=1))
     api.pass_by(timedelta(seconds=1))
     revoked = await api.token(builder(OTHER_BUILD))
-    await stores.identity.revoke_build_tokens(OTHER_BUILD, TokenKind.BUILD)
+    await stores.identity.revoke_build_tokens(OTHER_BUILD, TokenKind.BUILD, NOW)
     told = {
         but_for_its_id(await tries(api, secret, "/v2/"))
         for secret in (expired, revoked, new_secret())
