@@ -5,6 +5,7 @@ import contextlib
 import functools
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -48,6 +49,7 @@ from layover.http.oci.routes import oci_routes
 from layover.http.origin import TrustedProxies
 from layover.http.protocol import BoundedHttpProtocol
 from layover.http.rpc import connect_apps
+from layover.http.tls import ServerLoop, server_context
 from layover.identity.ids import new_id
 from layover.identity.registry_tokens import KEY_BYTES, RegistryTokens
 from layover.identity.service import IdentityService
@@ -110,7 +112,7 @@ def serve(settings: Settings) -> int:
         port = listener.getsockname()[1]
         host = settings.listen.rpartition(":")[0]
         settings = settings.model_copy(update={"listen": f"{host}:{port}"})
-        uvloop.run(_serve(settings, listener))
+        uvloop.run(_serve(settings, listener), loop_factory=ServerLoop)
     return 0
 
 
@@ -131,8 +133,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         ws="none",
         # What one request binds is not seen by the next one of its connection.
         reset_contextvars=True,
-        ssl_certfile=settings.tls_cert,
-        ssl_keyfile=settings.tls_key,
+        ssl_context_factory=_tls(settings),
         timeout_graceful_shutdown=int(settings.shutdown_timeout.total_seconds()),
     )
     _warn_of_addresses(settings)
@@ -166,6 +167,12 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
                 server.should_exit = True
             await asyncio.wait({opening, serving})
     _log.info("server_stopped")
+
+
+def _tls(settings: Settings) -> Callable[..., ssl.SSLContext] | None:
+    """What uvicorn makes its TLS context with, None to serve without."""
+    cert, key = settings.tls_cert, settings.tls_key
+    return None if cert is None or key is None else lambda *_: server_context(cert, key)
 
 
 def _warn_of_addresses(settings: Settings) -> None:

@@ -7,10 +7,12 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
 
+from layover.http.tls import server_context
 from layover.identity.models import FirstTenant
 from layover.settings import Settings, SettingsError
 
@@ -25,6 +27,8 @@ _REFUSED = {
 }
 
 _BACKLOG = 2048
+
+_LONGEST_SILENCE = timedelta(minutes=2)
 
 _log = structlog.get_logger(__name__)
 
@@ -57,8 +61,11 @@ def locked(data_dir: Path, *, restores: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def listening(settings: Settings) -> Iterator[socket.socket]:
-    """Bind the address before anything else starts. Raises SettingsError when it is taken."""
+def listening(settings: Settings, silence: timedelta = _LONGEST_SILENCE) -> Iterator[socket.socket]:
+    """Bind the address before anything else starts. Raises SettingsError when it is taken.
+
+    A connection whose client takes none of what is sent to it for `silence` is given up.
+    """
     host = settings.listen_host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -69,13 +76,15 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
         raise SettingsError(
             f"listen: cannot listen on {settings.listen}: {error.strerror or error}"
         ) from error
-    # A client that vanished without a word would hold its request, and an upload's lock, for good.
-    # What is accepted inherits these: silence is asked about after a minute, given up on after two.
+    # A client that vanished without a word, or that takes nothing of its response, would hold its
+    # request, and an upload's lock, for good. What is accepted inherits these: silence is asked
+    # about after a minute, given up on after two.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         (socket.TCP_KEEPIDLE, 60),
         (socket.TCP_KEEPINTVL, 15),
         (socket.TCP_KEEPCNT, 4),
+        (socket.TCP_USER_TIMEOUT, int(silence.total_seconds() * 1000)),
     ):
         listener.setsockopt(socket.IPPROTO_TCP, option, value)
     with listener:
@@ -87,12 +96,7 @@ def check_tls(settings: Settings) -> None:
     if settings.tls_cert is None or settings.tls_key is None:
         return
     try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
-            settings.tls_cert,
-            settings.tls_key,
-            # OpenSSL would ask the terminal for a passphrase, and a service has none.
-            password="",
-        )
+        server_context(settings.tls_cert, settings.tls_key)
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"tls_cert, tls_key: cannot be used: {error}") from error
 

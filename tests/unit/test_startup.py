@@ -1,4 +1,5 @@
 import contextlib
+import select
 import socket
 import ssl
 import stat
@@ -101,6 +102,33 @@ def test_a_client_that_vanished_without_a_word_is_noticed() -> None:
         with accepted:
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+
+
+def test_a_client_that_takes_nothing_of_its_response_is_given_up() -> None:
+    with (
+        listening(Settings(listen="127.0.0.1:0"), timedelta(milliseconds=200)) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    accepted.send(bytes(1 << 16))
+            gone = select.poll()
+            gone.register(accepted, select.POLLERR | select.POLLHUP)
+            assert gone.poll(60_000)
+
+
+def test_nobody_holds_a_response_for_longer_than_minutes() -> None:
+    with (
+        listening(Settings(listen="127.0.0.1:0")) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        accepted, _ = listener.accept()
+        with accepted:
+            timeout = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            assert 0 < timeout <= 120_000
 
 
 def test_a_certificate_and_its_key_are_taken(tmp_path: Path) -> None:
