@@ -132,10 +132,12 @@ class Actor:
                 asked = time.time()
                 await self._push_blobs(unit, child.manifest, token)
                 if not self._is_in_time(unit, asked):
+                    self._leave(child)
                     return
                 await self._put(unit, child, child.manifest.digest, token)
         await self._push_blobs(unit, unit.top.manifest, token)
         if not self._is_in_time(unit, started):
+            self._leave(unit.top)
             return
         await self._put(unit, unit.top, unit.tag, token)
 
@@ -148,6 +150,13 @@ class Actor:
             return True
         self._journal.note("pushes as slow as the grace time")
         return False
+
+    def _leave(self, node: Node) -> None:
+        """Go no further with a manifest whose blobs were brought: they show while they are leased.
+
+        The second more is for the server, whose clock it was.
+        """
+        node.own.doubt(time.time() + self._grace + 1)
 
     async def _put(self, unit: Unit, node: Node, reference: str, token: str | None) -> None:
         answer = await self._client.ask(
