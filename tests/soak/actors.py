@@ -420,6 +420,10 @@ class Actor:
             # A killed server's answer was lost: the build has ended, and its token with it.
             if not self._client.replicas_die:
                 raise
+        except NotFound:
+            # And where it took longer than the build lives to come back, its time is over, too.
+            if not self._client.replicas_die or time.time() < began + unit.retention:
+                raise
         ended = time.time()
         for node in unit.nodes:
             if node.own.shows_until == math.inf:
