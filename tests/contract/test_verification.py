@@ -329,12 +329,19 @@ async def test_many_blobs_are_all_read(stores: Stores) -> None:
 # --- manifests and rows --------------------------------------------------------------------------
 
 
-async def test_a_manifest_whose_bytes_are_wrong_is_told_and_left_alone(stores: Stores) -> None:
+async def test_a_manifest_whose_bytes_are_wrong_is_told_until_it_is_pushed_again(
+    stores: Stores,
+) -> None:
     body = await push_image(stores, SIBLING, LAYER, tag="build-1", build_id="build-1")
-    await change(stores, update(schema.manifests).values(body=body + b" "))
+    (before,) = await rows(stores, schema.manifests)
+    damaged = {"body": body[:-1] + b"\0", "media_type": "un/known", "subject": LAYER_DIGEST}
+    await change(stores, update(schema.manifests).values(damaged))
     (finding,) = await found(stores, repair=True)
     assert (finding.kind, finding.builds) == (FindingKind.MANIFEST_DAMAGED, ("build-1",))
     assert not finding.is_repaired
+    await put_manifest(stores, SIBLING, body, tag="build-1", build_id="build-1")
+    assert await rows(stores, schema.manifests) == [before]
+    assert await found(stores) == []
 
 
 async def test_what_is_recorded_of_a_manifest_is_put_right_by_its_bytes(stores: Stores) -> None:

@@ -108,7 +108,8 @@ class ManifestService:
     ) -> StoredManifest:
         """Raise ManifestUnknown unless the repository shows the manifest.
 
-        `build_id` is the build that a pusher would save it under.
+        `build_id` is the build that a pusher would save it under. To a pusher a manifest whose
+        bytes were damaged is unknown too: so it brings them again.
         """
         now = self._now()
         if audience is Audience.READER:
@@ -122,6 +123,9 @@ class ManifestService:
                 pushes=audience is Audience.PUSHER,
                 build_id=build_id,
             )
+        if stored is not None and audience is Audience.PUSHER and _is_damaged(stored):
+            _log.error("manifest_damaged", repository=str(repository), digest=str(stored.digest))
+            stored = None
         if stored is None:
             gone = await self._store.find_gone(repository, reference, now)
             raise ManifestUnknown(repository, reference, gone)
@@ -165,3 +169,7 @@ class ManifestService:
         return await self._store.list_referrers(
             repository, subject, artifact_type, after, self._now()
         )
+
+
+def _is_damaged(stored: StoredManifest) -> bool:
+    return Digest.of(stored.body, stored.digest.algorithm) != stored.digest

@@ -1,7 +1,9 @@
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 
+from layover.adapters.sql import schema
 from layover.errors import StorageFull
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_MANIFEST, InvalidManifest
@@ -54,6 +56,22 @@ async def test_a_manifest_pushed_by_digest_is_served_byte_for_byte(
     for audience in Audience:
         found = await service(stores).find(REPOSITORY, digest, audience)
         assert found == replace(stored, expires_at=NOW + RETENTION)
+
+
+async def test_a_damaged_manifest_is_unknown_to_a_pusher_and_whole_once_it_is_pushed_again(
+    stores: Stores, body: bytes
+) -> None:
+    manifests = service(stores)
+    stored, _ = await manifests.put(REPOSITORY, Tag("main"), body, OCI_MANIFEST, None)
+    damaged = update(schema.manifests).values(body=body[:-1] + b"\0")
+    await stores.database.write(lambda connection: connection.execute(damaged))
+    for reference in (Tag("main"), stored.digest):
+        # What is there a pusher does not bring.
+        with pytest.raises(ManifestUnknown):
+            await manifests.find(REPOSITORY, reference, Audience.PUSHER)
+    await manifests.put(REPOSITORY, Tag("main"), body, OCI_MANIFEST, None)
+    for audience in Audience:
+        assert (await manifests.find(REPOSITORY, Tag("main"), audience)).body == body
 
 
 async def test_a_manifest_with_a_subject_tells_it(stores: Stores, body: bytes) -> None:

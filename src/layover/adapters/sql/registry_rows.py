@@ -4,7 +4,8 @@ import json
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, case, delete, insert, literal, select, update
+from sqlalchemy import Connection, Executable, case, delete, insert, literal, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from layover.adapters.sql.database import insert_or_ignore, insert_or_ignore_all
 from layover.adapters.sql.schema import (
@@ -21,6 +22,24 @@ from layover.registry.models import StoredManifest
 
 # What a manifest refers to, in manifest_references.
 TO_BLOB, TO_MANIFEST = "blob", "manifest"
+
+_MANIFEST_KEYS = ("repository_id", "digest")
+_TOLD_BY_BODY = ("media_type", "artifact_type", "subject", "annotations", "body")
+
+
+def _put_manifest(statement: sqlite.Insert | postgresql.Insert) -> Executable:
+    # A digest has one body: where another one lies under it, that one was damaged.
+    return statement.on_conflict_do_update(
+        index_elements=_MANIFEST_KEYS,
+        set_={name: statement.excluded[name] for name in _TOLD_BY_BODY},
+        where=manifests.c.body != statement.excluded.body,
+    )
+
+
+_PUT_MANIFEST = {
+    "sqlite": _put_manifest(sqlite.insert(manifests)),
+    "postgresql": _put_manifest(postgresql.insert(manifests)),
+}
 
 # SQLite takes 32,766 parameters a statement; a manifest may name 10,000 layers.
 _MAX_PARAMETERS = 5_000
@@ -122,17 +141,19 @@ def insert_manifest(
     manifest: Manifest,
     now: datetime,
 ) -> None:
-    insert_or_ignore(
-        connection,
-        manifests,
-        repository_id=repository_id,
-        digest=str(stored.digest),
-        media_type=stored.media_type,
-        artifact_type=manifest.artifact_type,
-        subject=str(manifest.subject.digest) if manifest.subject else None,
-        annotations=json.dumps(dict(manifest.annotations)),
-        body=stored.body,
-        pushed_at=now,
+    """Keep a manifest and what it refers to, in place of damaged bytes if there are such."""
+    connection.execute(
+        _PUT_MANIFEST[connection.dialect.name],
+        {
+            "repository_id": repository_id,
+            "digest": str(stored.digest),
+            "media_type": stored.media_type,
+            "artifact_type": manifest.artifact_type,
+            "subject": str(manifest.subject.digest) if manifest.subject else None,
+            "annotations": json.dumps(dict(manifest.annotations)),
+            "body": stored.body,
+            "pushed_at": now,
+        },
     )
     kinds = {str(blob.digest): TO_BLOB for blob in manifest.needed_blobs}
     kinds |= {str(child.digest): TO_MANIFEST for child in manifest.manifests}

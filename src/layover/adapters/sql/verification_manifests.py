@@ -150,7 +150,7 @@ def _verdict(row: Any, body: bytes, references: frozenset[tuple[str, str]]) -> _
         return _Verdict(
             FindingKind.MANIFEST_DAMAGED,
             f"its bytes have digest {actual}",
-            NOTHING + "delete it, and push the image again once it is collected",
+            NOTHING + "push the image again",
         )
     try:
         told = _facts_of(parse_manifest(body, row.media_type))
