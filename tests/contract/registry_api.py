@@ -84,6 +84,7 @@ class RegistryApi:
         stores = self.stores
         self.builds = SqlBuildStore(stores.database)
         self.identity = IdentityService(stores.identity, clock)
+        self.uploads = UploadService(stores.uploads, stores.blobs, clock, timedelta(days=1), LEASE)
         self.app = Starlette(
             routes=list(
                 oci_routes(
@@ -91,7 +92,7 @@ class RegistryApi:
                     RegistryTokens(b"k" * KEY_BYTES, clock),
                     self.throttle,
                     BlobService(stores.registry, stores.blobs, clock, LEASE),
-                    UploadService(stores.uploads, stores.blobs, clock, timedelta(days=1), LEASE),
+                    self.uploads,
                     ManifestService(stores.registry, clock, LEASE),
                     "http://registry.example",
                 )

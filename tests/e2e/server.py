@@ -250,6 +250,23 @@ class LayoverServer:
         assert response.status == 200, (response.status, response.body)
         return response
 
+    def verify(self, *flags: str) -> tuple[int, dict[str, Any]]:
+        """Run `layover admin verify` as its operator does; its status and what it printed."""
+        done = run(
+            [LAYOVER, "admin", "verify", "--data-dir", self.data_folder, "-o", "json", *flags],
+            env=self.env,
+            cwd=self.folder,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode in (0, 1), done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    def assert_whole(self) -> None:
+        """Read everything again: nothing is lost or half-written, and nothing too much."""
+        status, result = self.verify()
+        assert status == 0, result["findings"]
+
     # -- Memory -----------------------------------------------------------------------------------
 
     def reset_peak_memory(self) -> int:

@@ -1,6 +1,5 @@
 """`layover admin verify` on a server's folder, while the server is idle, busy and gone."""
 
-import json
 import os
 import random
 import signal
@@ -25,21 +24,6 @@ from tests.soak.cluster import embedded, scaled
 _SETTINGS = {"BUILDERS": '[{"name": "none", "address": "tcp://127.0.0.1:1"}]'}
 
 
-def verify(server: LayoverServer, *flags: str) -> tuple[int, dict[str, Any]]:
-    """Run the command as the server's operator does; return its status and what it printed."""
-    done = subprocess.run(
-        [LAYOVER, "admin", "verify", "--data-dir", server.data_folder, "-o", "json", *flags],
-        env=server.env,
-        cwd=server.folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode in (0, 1), done.stderr
-    return done.returncode, json.loads(done.stdout)
-
-
 def registry_of(server: LayoverServer, repository: str = "app") -> Registry:
     return Registry(server, f"{server.project_id}/{repository}", basic(server.token))
 
@@ -59,14 +43,14 @@ def test_damage_is_found_and_repaired_by_the_next_push(start_server: ServerFacto
     registry = registry_of(server)
     layer = b"a layer" * 100_000
     registry.push_image("latest", layer)
-    status, result = verify(server)
+    status, result = server.verify()
     assert (status, result["findings"]) == (0, [])
     assert result["counts"]["blobs"] == 2 and result["counts"]["tags"] == 1
 
     path = file_of(server, layer)
     path.write_bytes(layer[:-1] + b"!")
     server.stop()
-    status, result = verify(server)
+    status, result = server.verify()
     (finding,) = result["findings"]
     assert (status, finding["kind"], finding["id"]) == (1, "blob-damaged", digest_of(layer))
     assert finding["repository"] == registry.repository
@@ -74,7 +58,7 @@ def test_damage_is_found_and_repaired_by_the_next_push(start_server: ServerFacto
     server.start()
     blob = f"blobs/{digest_of(layer)}"
     assert registry("HEAD", blob).status == 200
-    assert verify(server, "--repair")[0] == 1
+    assert server.verify("--repair")[0] == 1
     assert registry("HEAD", blob).status == 404
     assert registry("GET", blob).status == 404
     (aside,) = (path for path in (server.data_folder / "quarantine").rglob("*") if path.is_file())
@@ -83,7 +67,7 @@ def test_damage_is_found_and_repaired_by_the_next_push(start_server: ServerFacto
     registry.push_blob(layer)
     assert registry("GET", blob).body == layer
     assert registry("GET", "manifests/latest").status == 200
-    assert verify(server) == (0, verify(server)[1])
+    assert server.verify() == (0, server.verify()[1])
     assert aside.exists()
 
 
@@ -170,7 +154,7 @@ def test_nothing_is_found_while_servers_push_delete_and_collect(
             thread.start()
         try:
             for flags in ((), ("--repair",), (), ("--repair",)):
-                status, result = verify(server, *flags)
+                status, result = server.verify(*flags)
                 assert (status, result["findings"]) == (0, [])
         finally:
             stop.set()
@@ -180,7 +164,7 @@ def test_nothing_is_found_while_servers_push_delete_and_collect(
         assert next(pushed) > 20
         assert result["counts"]["manifests"] > 0
         server.kill()
-        assert verify(server)[1]["findings"] == []
+        assert server.verify()[1]["findings"] == []
 
 
 def test_a_repair_that_is_killed_again_and_again_is_done_in_the_end(
@@ -227,11 +211,11 @@ def test_a_repair_that_is_killed_again_and_again_is_done_in_the_end(
     kept = sorted(path.read_bytes() for path in aside.rglob("*") if path.is_file())
     assert kept == sorted([b"damaged " + layer for layer in layers] + [b"of nobody"] * 20)
     assert [path for path in blobs.rglob("*") if path.is_file()] == [file_of(server, b"{}")]
-    status, result = verify(server)
+    status, result = server.verify()
     assert status == 1
     assert {finding["kind"] for finding in result["findings"]} == {"blob-quarantined"}
     registry.push_image("latest", *layers)
-    assert verify(server)[0] == 0
+    assert server.verify()[0] == 0
 
 
 def test_what_waits_for_a_server_that_is_at_work_is_told(start_server: ServerFactory) -> None:
@@ -242,9 +226,9 @@ def test_what_waits_for_a_server_that_is_at_work_is_told(start_server: ServerFac
         connection.execute(
             "INSERT INTO doomed_objects VALUES (?, '', ?)", (f"data/ff/{'f' * 32}", hour_ago)
         )
-    status, result = verify(server)
+    status, result = server.verify()
     assert status == 1
     assert [finding["kind"] for finding in result["findings"]] == ["collection-late"]
     server.stop()
     # Nobody is there to do it, as after a restore.
-    assert verify(server)[0] == 0
+    assert server.verify()[0] == 0

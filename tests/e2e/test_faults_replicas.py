@@ -62,6 +62,7 @@ def test_docker_pushes_and_pulls_while_replicas_are_killed(
     for name in names:
         assert docker("image", "inspect", "-f", "{{.Id}}", name).stdout == ids[name]
         docker("rmi", name)
+    cluster.servers[0].assert_whole()
 
 
 def test_skopeo_copies_there_and_back_while_replicas_are_killed(
@@ -87,6 +88,7 @@ def test_skopeo_copies_there_and_back_while_replicas_are_killed(
     with cluster.one_killed_now_and_then(2, seed=2) as kills, ThreadPoolExecutor(2) as pool:
         list(pool.map(there_and_back, range(6)))
         assert kills
+    cluster.servers[0].assert_whole()
 
 
 def test_buildx_pushes_while_replicas_are_killed(
@@ -116,5 +118,6 @@ def test_buildx_pushes_while_replicas_are_killed(
                     env=env,
                 )
             assert kills
+        cluster.servers[0].assert_whole()
     finally:
         daemon.stop()

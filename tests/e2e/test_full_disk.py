@@ -66,6 +66,7 @@ def test_a_push_that_does_not_fit_fails_cleanly_and_its_space_comes_back(
         lambda: free_bytes(small_disk) > before - 4 * MIB, timeout=30, what="the space to come back"
     )
     push(OciLayout(tmp_path / "fits-too", [96 * MIB]), "fits-too")
+    server.assert_whole()
 
 
 def test_without_a_byte_left_pulls_go_on_and_pushes_fail_until_there_is_room(
@@ -91,3 +92,4 @@ def test_without_a_byte_left_pulls_go_on_and_pushes_fail_until_there_is_room(
 
     filler.unlink()
     skopeo(*push, f"oci:{small.folder}", f"{reference}:small")
+    server.assert_whole()

@@ -63,6 +63,7 @@ def test_a_push_that_a_kill_cut_off_succeeds_when_it_is_made_again(
     assert json.loads((copy / "index.json").read_text())["manifests"][0]["digest"] == layout.digest
     for digest in layout.blob_digests:
         assert (copy / "blobs" / "sha256" / digest.removeprefix("sha256:")).is_file()
+    server.assert_whole()
 
 
 def test_a_killed_server_has_its_builds_and_its_builder_again_after_a_restart(
@@ -80,3 +81,4 @@ def test_a_killed_server_has_its_builds_and_its_builder_again_after_a_restart(
         name = f"killed:{build.id}"
         server.cli("pull", build.id, "-t", name, env={"DOCKER_HOST": docker.host})
         assert docker("run", "--rm", name).stdout == f"{greeting}\n"
+    server.assert_whole()

@@ -2,7 +2,6 @@
 
 import json
 import random
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from tests.e2e.images import busybox_context
 from tests.e2e.pairs import REPLICATED, Storage, storage_of
 from tests.e2e.processes import free_port, wait_until
 from tests.e2e.registry import Registry, code, digest_of, image
-from tests.e2e.server import LAYOVER, LayoverServer
+from tests.e2e.server import LayoverServer
 from tests.postgres import Postgres
 
 # A builder that nobody asks anything of, so that no BuildKit is started.
@@ -245,19 +244,4 @@ def test_a_crash_of_postgresql_amid_pushes_and_builds_loses_nothing(
             server.cli("pull", build.id, "-t", name, env={"DOCKER_HOST": docker.host})
             assert docker("run", "--rm", name).stdout == f"build {number}\n"
         assert "database_found_again" in server.process.log()
-        assert_whole(server)
-
-
-def assert_whole(server: LayoverServer) -> None:
-    """Read everything again: nothing is half-written, and nothing too much."""
-    done = subprocess.run(
-        [LAYOVER, "admin", "verify", "--data-dir", server.data_folder, "-o", "json"],
-        env=server.env,
-        cwd=server.folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout)["findings"] == []
+        server.assert_whole()
