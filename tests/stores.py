@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from layover.adapters.blobs.files import FileBlobStore
 from layover.adapters.blobs.objects import Bucket, ObjectBlobStore
+from layover.adapters.sql.audit import SqlAuditStore
 from layover.adapters.sql.database import Database, insert_or_ignore
 from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.migrate import migrate
@@ -43,6 +44,7 @@ class Stores:
     database_url: str
     database: Database
     identity: SqlIdentityStore
+    audit: SqlAuditStore
     registry: SqlRegistryStore
     uploads: SqlUploadStore
     bucket: Bucket | None
@@ -72,6 +74,7 @@ def opened(
             database_url,
             database,
             SqlIdentityStore(database),
+            SqlAuditStore(database),
             SqlRegistryStore(database),
             SqlUploadStore(database),
             bucket,

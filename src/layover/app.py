@@ -25,6 +25,7 @@ from layover.adapters.blobs.opening import open_blob_store
 from layover.adapters.buildkit.daemon_config import RegistryAccess
 from layover.adapters.buildkit.embedded import EmbeddedBuilder
 from layover.adapters.buildkit.remote import RemoteBuilder
+from layover.adapters.sql.audit import SqlAuditStore
 from layover.adapters.sql.builds import SqlBuildStore
 from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.images import SqlSavedImages
@@ -32,6 +33,7 @@ from layover.adapters.sql.migrate import SchemaWatch, migrate
 from layover.adapters.sql.registry import SqlRegistryStore
 from layover.adapters.sql.retention import SqlRetentionStore
 from layover.adapters.sql.uploads import SqlUploadStore
+from layover.audit.log import AuditLog
 from layover.builds.address import PublicAddress
 from layover.builds.builders import BuilderConfig
 from layover.builds.connections import ConnectionService
@@ -80,6 +82,9 @@ _SCHEMA_INTERVAL = timedelta(seconds=2)
 
 # When a token was used last is kept this often.
 _USED_INTERVAL = timedelta(seconds=30)
+
+# What was counted in a minute is in the audit log this soon after it.
+_COUNTED_INTERVAL = timedelta(seconds=10)
 
 # A server that takes longer to start says meanwhile that it does.
 _QUICK_START_SECONDS = 1
@@ -224,6 +229,8 @@ async def running(
             await identity_store.server_key("registry-tokens", token_bytes(KEY_BYTES)), _now
         )
         throttle = LoginThrottle(Limits(failures=settings.failed_logins))
+        audit = AuditLog(SqlAuditStore(database), identity, _now)
+        stack.push_async_callback(audit.close)
         tenant = await identity.bootstrap(
             lambda token: keep_admin_token(settings.data_dir, token),
             lambda: discard_admin_token(settings.data_dir),
@@ -275,6 +282,7 @@ async def running(
         async def clean_up() -> None:
             await uploads.clean_up()
             await identity.forget_expired_tokens()
+            await audit.forget_older_than(settings.audit_retention)
 
         async def watch_schema() -> None:
             # An outage is told by whatever meets it.
@@ -291,6 +299,7 @@ async def running(
             _every(_VANISHED_INTERVAL, end_vanished),
             _every(_SCHEMA_INTERVAL, watch_schema),
             _every(_USED_INTERVAL, identity.keep_used),
+            _every(_COUNTED_INTERVAL, audit.write_counted),
         ]
         stack.push_async_callback(_quietly, identity.keep_used)
         for job in jobs:

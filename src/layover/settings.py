@@ -245,6 +245,10 @@ class Settings(BaseSettings):
             " manifest."
         ),
     )
+    audit_retention: Duration = Field(
+        default=timedelta(days=90),
+        description="How long the audit log keeps what happened.",
+    )
     sparse_images: bool = Field(
         default=False,
         description=(
@@ -350,7 +354,10 @@ class Settings(BaseSettings):
         names = [builder.name for builder in self.builders]
         if len(set(names)) < len(names):
             raise ValueError("two builders have the same name")
-        for field in ("reaper_interval", "gc_grace", "upload_lifetime", "build_client_timeout"):
+        for field in (
+            *("reaper_interval", "gc_grace", "upload_lifetime", "build_client_timeout"),
+            "audit_retention",
+        ):
             if getattr(self, field) <= timedelta(0):
                 raise ValueError(f"{field} has to be longer than 0s")
         for field in ("startup_timeout", "shutdown_timeout", "builder_wait"):

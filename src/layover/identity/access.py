@@ -31,7 +31,7 @@ class Action(StrEnum):
     MANAGE_MEMBERS = "manage members"
     UPDATE_ORGANIZATION = "change this organization"
     CREATE_PROJECT = "create projects"
-    # On the server.
+    # On the server; SEE_AUDIT too, of what is in no organization's log.
     CREATE_ORGANIZATION = "create organizations"
 
 
@@ -48,6 +48,7 @@ _WORKS = _PULLS | {
     Action.CREATE_PULL_TOKEN,
 }
 _EVERYTHING = frozenset(Action) - {Action.CREATE_ORGANIZATION}
+_ON_SERVER = frozenset({Action.CREATE_ORGANIZATION, Action.SEE_AUDIT})
 
 # Nothing but a user in person makes what outlives it: members, tokens that stay, trust policies.
 # So what a stolen token did is over when that token is revoked.
@@ -74,7 +75,7 @@ _OF_TOKENS: dict[TokenKind, frozenset[Action]] = {
 def may(principal: Principal, action: Action, where: Project | Organization | None) -> bool:
     """Whether the caller may do `action` in a project, in an organization, or on the server."""
     if where is None:
-        return action is Action.CREATE_ORGANIZATION and principal.is_admin
+        return action in _ON_SERVER and principal.is_admin
     return action in _rights(principal, where)
 
 

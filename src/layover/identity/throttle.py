@@ -92,7 +92,7 @@ class LoginThrottle:
         """
         if not secret:
             return
-        network = _network(address)
+        network = client_network(address)
         counted = [(self._addresses, network)]
         if (beginning := public_part(secret)) is not None:
             counted.append((self._tokens, beginning))
@@ -107,7 +107,7 @@ class LoginThrottle:
         Where a user signed in from before, attempts are counted apart from those from anywhere
         else: nobody locks a user out from afar.
         """
-        network = _network(address)
+        network = client_network(address)
         user = self._hash(unicodedata.normalize("NFKC", user_name).casefold())
         known = self._hash(f"{user} {network}")
         name = known if known in self._known else user
@@ -192,7 +192,7 @@ class _Counts:
             self._counts[key] = (max(0.0, self.of(key) - 1), self._monotonic())
 
 
-def _network(address: str) -> str:
+def client_network(address: str) -> str:
     """Whose address it is, as far as that can be told: of IPv6 the network is one customer's."""
     try:
         parsed = ip_address(address)

@@ -11,6 +11,7 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from connectrpc.request import RequestContext
 
+from layover.audit.models import InvalidAuditQuery
 from layover.builds.errors import (
     BuildEnded,
     BuildersUnavailable,
@@ -57,6 +58,7 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     BuilderUnhealthy: Code.UNAVAILABLE,
     BuildersUnavailable: Code.UNAVAILABLE,
     EngineUnsupported: Code.UNIMPLEMENTED,
+    InvalidAuditQuery: Code.INVALID_ARGUMENT,
     InvalidBuildRequest: Code.INVALID_ARGUMENT,
     InvalidPageToken: Code.INVALID_ARGUMENT,
     InvalidRetention: Code.INVALID_ARGUMENT,

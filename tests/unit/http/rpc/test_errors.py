@@ -4,6 +4,7 @@ import pytest
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
+from layover.audit.models import InvalidAuditQuery
 from layover.builds.errors import BuildError, BuildUnknown
 from layover.builds.models import Build
 from layover.errors import LayoverError, StorageFull, StorageUnavailable
@@ -14,7 +15,7 @@ from layover.retention.models import RetentionError
 from tests.unit.http.rpc.api import make_api, refusal
 
 # What a service that http/rpc calls may raise beside its own part's errors.
-OTHERS = {StorageFull, StorageUnavailable, InvalidTag}
+OTHERS = {StorageFull, StorageUnavailable, InvalidAuditQuery, InvalidTag}
 
 
 def leaf_classes(base: type[LayoverError]) -> Iterator[type[LayoverError]]:
