@@ -25,6 +25,8 @@ from layover.adapters.blobs.opening import open_blob_store
 from layover.adapters.buildkit.daemon_config import RegistryAccess
 from layover.adapters.buildkit.embedded import EmbeddedBuilder
 from layover.adapters.buildkit.remote import RemoteBuilder
+from layover.adapters.issuer_keys import HttpIssuerKeys
+from layover.adapters.outbound.opening import open_outbound
 from layover.adapters.sql.audit import SqlAuditStore
 from layover.adapters.sql.builds import SqlBuildStore
 from layover.adapters.sql.identity import SqlIdentityStore
@@ -32,6 +34,7 @@ from layover.adapters.sql.images import SqlSavedImages
 from layover.adapters.sql.migrate import SchemaWatch, migrate
 from layover.adapters.sql.registry import SqlRegistryStore
 from layover.adapters.sql.retention import SqlRetentionStore
+from layover.adapters.sql.trust import SqlTrustStore
 from layover.adapters.sql.uploads import SqlUploadStore
 from layover.audit.log import AuditLog
 from layover.builds.address import PublicAddress
@@ -56,6 +59,7 @@ from layover.identity.ids import new_id
 from layover.identity.registry_tokens import KEY_BYTES, RegistryTokens
 from layover.identity.service import IdentityService
 from layover.identity.throttle import Limits, LoginThrottle
+from layover.identity.trust_service import TrustService
 from layover.registry.blobs import BlobService
 from layover.registry.manifests import ManifestService
 from layover.registry.uploads import UploadService
@@ -236,6 +240,11 @@ async def running(
             lambda: discard_admin_token(settings.data_dir),
         )
 
+        outbound = await stack.enter_async_context(open_outbound(settings))
+        issuer_keys = HttpIssuerKeys(outbound)
+        stack.push_async_callback(issuer_keys.close)
+        trust = TrustService(SqlTrustStore(database), identity, issuer_keys, _now, settings.url)
+
         registry_store = SqlRegistryStore(database)
         lease = settings.gc_grace
         blobs = BlobService(registry_store, blob_store, _now, lease)
@@ -312,7 +321,14 @@ async def running(
             ),
         ]
         for path, service in connect_apps(
-            *(identity, throttle), builds, reports, listing, pulls, connections, receipts, _now
+            *(identity, throttle, trust),
+            builds,
+            reports,
+            listing,
+            pulls,
+            connections,
+            receipts,
+            _now,
         ):
             routes.append(Route(f"{path}/{{method}}", service))
         app = Starlette(routes=routes)

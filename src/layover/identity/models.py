@@ -130,6 +130,8 @@ class Principal:
     """Of a user's token: the user's role in each organization, as it is now."""
     grants: Mapping[str, Grant] = field(default_factory=dict)
     """Of an ID token: what the trust policies of each project give to it."""
+    policies: Mapping[str, str] = field(default_factory=dict)
+    """Of an ID token: the ID of the trust policy by which each project does."""
     is_admin: bool = False
     """Of a user's token: whether its user may create organizations."""
 
@@ -150,6 +152,14 @@ class NewToken:
     """The token, of no user, that made it: it ends with that one."""
     trust_policy_id: str | None = None
     """The policy by which an ID token was traded for it: it ends with that one."""
+
+
+@dataclass(frozen=True, slots=True)
+class TradedToken:
+    """What an ID token was traded for."""
+
+    secret: str = field(repr=False)
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

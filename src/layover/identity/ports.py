@@ -12,6 +12,7 @@ from layover.identity.models import (
     ProjectPolicy,
     TokenKind,
 )
+from layover.identity.trust import TrustPolicy
 
 
 class IdentityStore(Protocol):
@@ -32,7 +33,9 @@ class IdentityStore(Protocol):
         """The build behind a token that was revoked, as a build's is when the build ends."""
         ...
 
-    async def add_token(self, token: NewToken) -> None: ...
+    async def add_token(self, token: NewToken) -> None:
+        """Keep a token. Raises Unauthenticated when the trust policy that it is by is gone."""
+        ...
 
     async def revoke_build_tokens(self, build_id: str, kind: TokenKind, now: datetime) -> None:
         """Revoke every token of `kind` that is bound to the build, and what those made."""
@@ -76,4 +79,24 @@ class IdentityStore(Protocol):
 
     async def server_key(self, name: str, candidate: bytes) -> bytes:
         """The key that all replicas share under `name`; `candidate` where there was none."""
+        ...
+
+
+class TrustStore(Protocol):
+    """The trust policies of projects."""
+
+    async def add_trust_policy(self, policy: TrustPolicy, limit: int) -> bool:
+        """Keep a policy; False, and nothing, where the project has `limit` of them already."""
+        ...
+
+    async def list_trust_policies(self, project_id: str) -> list[TrustPolicy]:
+        """The project's policies, by name."""
+        ...
+
+    async def find_trust_policies(self, issuer: str) -> list[TrustPolicy]:
+        """Every policy that names exactly this issuer, of projects that are not deleted."""
+        ...
+
+    async def delete_trust_policy(self, project_id: str, policy_id: str) -> bool:
+        """Forget a policy and the tokens that were traded for by it; False if there is none."""
         ...

@@ -9,12 +9,14 @@ from layover.identity.ids import new_id, new_secret
 from layover.identity.models import (
     ActionDenied,
     FirstTenant,
+    Grant,
     NewToken,
     Principal,
     Project,
     ProjectPolicy,
     ProjectUnknown,
     TokenKind,
+    TradedToken,
     Unauthenticated,
 )
 from layover.identity.ports import IdentityStore
@@ -24,6 +26,9 @@ PULL_TOKEN_LIFETIME = timedelta(hours=1)
 
 # A build cannot outlive its token; a client that vanished ends it long before.
 BUILD_TOKEN_LIFETIME = timedelta(days=1)
+
+# What a CI job or a pod traded its ID token for. One that takes longer trades again.
+TRADED_LIFETIME = timedelta(hours=1)
 
 # How long a revoked token can be told from one that never was, for whoever may know.
 _REVOKED_KEPT = timedelta(days=1)
@@ -168,6 +173,28 @@ class IdentityService:
             creator,
         )
 
+    async def trade(self, caller: Principal, project: Project, *, pull_only: bool) -> TradedToken:
+        """A short-lived token of the project for the ID token that `caller` came with.
+
+        It ends with the policy that trusts the ID token. Raises ActionDenied for another caller.
+        """
+        grant = caller.grants.get(project.id)
+        if caller.kind is not TokenKind.CI or grant is None:
+            raise ActionDenied("be traded: it is no ID token of a CI job or a pod")
+        kind = TokenKind.PULL if pull_only or grant is Grant.PULL else TokenKind.PROJECT
+        secret = await self._create_token(
+            Principal(
+                token_id=new_id(),
+                kind=kind,
+                organization_id=project.organization_id,
+                project_id=project.id,
+            ),
+            caller.name,
+            TRADED_LIFETIME,
+            caller,
+        )
+        return TradedToken(secret, self._now() + TRADED_LIFETIME)
+
     async def bootstrap(
         self, keep: Callable[[str], None], discard: Callable[[], None]
     ) -> FirstTenant | None:
@@ -217,7 +244,8 @@ class IdentityService:
     ) -> str:
         secret = new_secret()
         now = self._now()
-        made_by_token = creator is not None and creator.user_id is None
+        is_foreign = creator is not None and creator.kind is TokenKind.CI
+        made_by_token = creator is not None and creator.user_id is None and not is_foreign
         await self._store.add_token(
             NewToken(
                 principal,
@@ -227,6 +255,9 @@ class IdentityService:
                 expires_at=None if lifetime is None else now + lifetime,
                 created_by=creator.user_id if creator else None,
                 parent_id=creator.token_id if creator and made_by_token else None,
+                trust_policy_id=(
+                    creator.policies[principal.project_id or ""] if creator and is_foreign else None
+                ),
             )
         )
         return secret

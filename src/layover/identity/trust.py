@@ -12,12 +12,20 @@ from datetime import datetime
 from enum import StrEnum
 
 from layover.identity.claim_patterns import claim_matches
-from layover.identity.models import ManagementError
+from layover.identity.models import Grant, ManagementError
 from layover.identity.oidc import IdToken
 
 
 class InvalidTrustPolicy(ManagementError):
     """A trust policy that would trust nobody, or more than was meant; the message says why."""
+
+
+class TrustPolicyUnknown(ManagementError):
+    """The project has no trust policy with this ID."""
+
+    def __init__(self, policy_id: str) -> None:
+        super().__init__(f"unknown trust policy {policy_id[:100]!r}")
+        self.policy_id = policy_id
 
 
 class Provider(StrEnum):
@@ -31,15 +39,6 @@ class Provider(StrEnum):
     GENERIC = "generic"
 
 
-class Grants(StrEnum):
-    """What a trusted caller may do in the policy's project."""
-
-    PROJECT = "project"
-    """What the project's own token may."""
-    PULL = "pull"
-    """Pull, and nothing else."""
-
-
 @dataclass(frozen=True, slots=True)
 class TrustRule:
     """Which tokens are trusted, and for what."""
@@ -50,7 +49,7 @@ class TrustRule:
     """Whom a token has to be for; the provider's default when empty, see `audiences`."""
     claims: Mapping[str, str] = field(hash=False)
     """Patterns by claims' names, as claim_patterns reads them: a token has to match all."""
-    grants: Grants
+    grants: Grant
 
     def audiences(self, server_url: str) -> frozenset[str]:
         """Whom a token may be for: one of these, exactly.
@@ -84,5 +83,6 @@ class TrustPolicy:
     name: str
     rule: TrustRule
     created_at: datetime
-    created_by: str
-    """Who made it, as the audit log names callers."""
+    created_by: str | None
+    """The ID of the user who made it."""
+    created_by_name: str = ""

@@ -15,7 +15,8 @@ from layover.identity.claim_patterns import (
     MAX_PATTERN_LENGTH,
     is_anything,
 )
-from layover.identity.trust import Grants, InvalidTrustPolicy, Provider, TrustRule
+from layover.identity.models import Grant
+from layover.identity.trust import InvalidTrustPolicy, Provider, TrustRule
 
 GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
 GITLAB_ISSUER = "https://gitlab.com"
@@ -147,7 +148,7 @@ def trust_rule(
     claims: Mapping[str, str] | None = None,
     issuer: str = "",
     audience: str = "",
-    grants: str = Grants.PROJECT,
+    grants: str = Grant.PROJECT,
 ) -> TrustRule:
     """The rule that somebody asks for.
 
@@ -175,12 +176,12 @@ def _provider(text: str) -> Provider:
         ) from None
 
 
-def _grants(text: str) -> Grants:
+def _grants(text: str) -> Grant:
     try:
-        return Grants(text)
+        return Grant(text)
     except ValueError:
         raise InvalidTrustPolicy(
-            f"a policy grants {' or '.join(Grants)}, not {text[:100]!r}"
+            f"a policy grants {' or '.join(Grant)}, not {text[:100]!r}"
         ) from None
 
 

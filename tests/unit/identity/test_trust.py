@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from layover.identity.models import Grant
 from layover.identity.oidc import IdToken
-from layover.identity.trust import Grants, Provider, TrustRule
+from layover.identity.trust import Provider, TrustRule
 
 SERVER = "https://layover.example"
 ORGANIZATION = "11111111-2222-3333-4444-555555555555"
@@ -28,7 +29,7 @@ def rule(**changes: Any) -> TrustRule:
         "issuer": "https://issuer.example",
         "audience": "",
         "claims": {"team": "a-*", "stage": "prod"},
-        "grants": Grants.PROJECT,
+        "grants": Grant.PROJECT,
     }
     return TrustRule(**{**facts, **changes})
 

@@ -27,6 +27,7 @@ from layover.adapters.sql.schema import (
     projects,
     server_keys,
     tokens,
+    trust_policies,
     users,
 )
 from layover.identity.models import (
@@ -37,6 +38,7 @@ from layover.identity.models import (
     ProjectPolicy,
     Role,
     TokenKind,
+    Unauthenticated,
 )
 
 # What every request asks. Made once: building a statement and finding it in SQLAlchemy's cache
@@ -112,7 +114,18 @@ class SqlIdentityStore:
 
     async def add_token(self, token: NewToken) -> None:
         statement = _insert_token(token)
-        await self._database.write(lambda connection: connection.execute(statement))
+
+        def work(connection: Connection) -> None:
+            if token.trust_policy_id is not None:
+                # Held, so that it goes either before this token or with it.
+                query = select(trust_policies.c.id).where(
+                    trust_policies.c.id == token.trust_policy_id
+                )
+                if connection.execute(query.with_for_update(read=True)).first() is None:
+                    raise Unauthenticated
+            connection.execute(statement)
+
+        await self._database.write(work)
 
     async def revoke_build_tokens(self, build_id: str, kind: TokenKind, now: datetime) -> None:
         bound = select(tokens.c.id).where(

@@ -16,10 +16,13 @@ from layover.http.rpc.authentication import Authentication
 from layover.http.rpc.build_service import BuildRpc
 from layover.http.rpc.builds_service import BuildsRpc
 from layover.http.rpc.errors import ErrorTranslation
+from layover.http.rpc.exchange import ExchangeRpc
 from layover.http.rpc.projects_service import OwnProjectsRpc, ProjectsRpc
 from layover.http.rpc.protocol import CODECS, ConnectOnly
+from layover.http.rpc.trust_service import TrustRpc
 from layover.identity.service import IdentityService
 from layover.identity.throttle import LoginThrottle
+from layover.identity.trust_service import TrustService
 from layover.retention.receipts import ReceiptService
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceASGIApplication
 from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceASGIApplication
@@ -27,6 +30,8 @@ from layover.rpc.layover.v1.builds_connect import BuildsServiceASGIApplication
 from layover.rpc.layover.v1.projects_connect import (
     ProjectsServiceASGIApplication as OwnProjectsServiceASGIApplication,
 )
+from layover.rpc.layover.v1.tokens_connect import TokensServiceASGIApplication
+from layover.rpc.layover.v1.trust_connect import TrustServiceASGIApplication
 
 # A report holds a few Dockerfiles of 1 MiB or some seconds of a log.
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -35,6 +40,7 @@ MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 def connect_apps(
     identity: IdentityService,
     throttle: LoginThrottle,
+    trust: TrustService,
     builds: BuildService,
     reports: ReportService,
     listing: ListingService,
@@ -51,7 +57,7 @@ def connect_apps(
     # Authentication first: the library runs a leading interceptor of its kind before it reads
     # the request's message.
     interceptors: Iterable[Interceptor] = (
-        Authentication(identity, throttle),
+        Authentication(identity, throttle, trust),
         ErrorTranslation(),
     )
     build_rpc = BuildRpc(builds, reports, listing, pulls, connections, now)
@@ -77,6 +83,18 @@ def connect_apps(
         ),
         BuildsServiceASGIApplication(
             builds_rpc,
+            interceptors=interceptors,
+            read_max_bytes=MAX_MESSAGE_BYTES,
+            codecs=CODECS,
+        ),
+        TokensServiceASGIApplication(
+            ExchangeRpc(identity, builds),
+            interceptors=interceptors,
+            read_max_bytes=MAX_MESSAGE_BYTES,
+            codecs=CODECS,
+        ),
+        TrustServiceASGIApplication(
+            TrustRpc(trust, builds),
             interceptors=interceptors,
             read_max_bytes=MAX_MESSAGE_BYTES,
             codecs=CODECS,

@@ -9,8 +9,10 @@ from layover.http.origin import origin
 from layover.http.rpc.errors import to_connect_error
 from layover.identity.ids import TOKEN_PREFIX
 from layover.identity.models import Principal, Unauthenticated
+from layover.identity.oidc import looks_like_id_token
 from layover.identity.service import IdentityService
 from layover.identity.throttle import LoginThrottle, TooManyAttempts
+from layover.identity.trust_service import TrustService
 
 # Each request runs in a task, and so in a context, of its own.
 _caller: ContextVar[Principal | None] = ContextVar("rpc_caller", default=None)
@@ -33,8 +35,10 @@ class Authentication:
     which a client that only asks as it was told to would be slowed down for.
     """
 
-    def __init__(self, identity: IdentityService, throttle: LoginThrottle) -> None:
-        self._identity, self._throttle = identity, throttle
+    def __init__(
+        self, identity: IdentityService, throttle: LoginThrottle, trust: TrustService
+    ) -> None:
+        self._identity, self._throttle, self._trust = identity, throttle, trust
 
     async def on_start(self, ctx: RequestContext[Any, Any]) -> Token[Principal | None]:
         secret = _bearer(ctx.request_headers.get("authorization", ""))
@@ -58,6 +62,8 @@ class Authentication:
             raise to_connect_error(error, ctx.method.name) from None
 
     async def _authenticate(self, secret: str, method: str) -> Principal:
+        if looks_like_id_token(secret):
+            return await self._trust.authenticate(secret)
         try:
             return await self._identity.authenticate(secret)
         except Unauthenticated:

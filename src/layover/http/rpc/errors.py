@@ -38,7 +38,7 @@ from layover.identity.models import (
 )
 from layover.identity.retention import InvalidRetention
 from layover.identity.throttle import TooManyAttempts
-from layover.identity.trust import InvalidTrustPolicy
+from layover.identity.trust import InvalidTrustPolicy, TrustPolicyUnknown
 from layover.oci.names import InvalidTag
 from layover.retention.models import BuildNotOver, ReceiptPending
 
@@ -73,6 +73,7 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     StorageFull: Code.RESOURCE_EXHAUSTED,
     StorageUnavailable: Code.UNAVAILABLE,
     TooManyAttempts: Code.RESOURCE_EXHAUSTED,
+    TrustPolicyUnknown: Code.NOT_FOUND,
     Unauthenticated: Code.UNAUTHENTICATED,
 }
 

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from layover.http.rpc import connect_apps
 from layover.identity.throttle import LoginThrottle
+from layover.identity.trust_service import TrustService
 from layover.retention.models import StoredReceipt
 from layover.retention.ports import RetentionStore
 from layover.retention.receipts import ReceiptService
@@ -25,8 +26,11 @@ from layover.rpc.layover.v1.builds_connect import BuildsServiceClient
 from layover.rpc.layover.v1.projects_connect import (
     ProjectsServiceClient as OwnProjectsServiceClient,
 )
+from layover.rpc.layover.v1.tokens_connect import TokensServiceClient
+from layover.rpc.layover.v1.trust_connect import TrustServiceClient
 from tests.unit.builds.memory import MemoryBuilder
 from tests.unit.builds.world import PROJECT, World
+from tests.unit.identity.memory import MemoryIssuerKeys, MemoryTrustStore
 
 HOST = "layover.example:5443"
 RECEIPT_KEY = b"k" * 32
@@ -62,12 +66,17 @@ class Api:
     own_projects: OwnProjectsServiceClient = field(init=False)
     # What the collector wrote down, by build.
     receipts: dict[str, StoredReceipt] = field(default_factory=dict)
+    policies: MemoryTrustStore = field(default_factory=MemoryTrustStore)
+    keys: MemoryIssuerKeys = field(default_factory=MemoryIssuerKeys)
+    tokens: TokensServiceClient = field(init=False)
+    trust: TrustServiceClient = field(init=False)
 
     def __post_init__(self) -> None:
         world = self.world
         apps = connect_apps(
             world.identity,
             self.throttle,
+            TrustService(self.policies, world.identity, self.keys, world.clock, f"https://{HOST}"),
             world.builds,
             world.reports,
             world.listing,
@@ -88,6 +97,8 @@ class Api:
         self.projects = ProjectsServiceClient(f"https://{HOST}", http_client=client)
         self.own = BuildsServiceClient(f"https://{HOST}", http_client=client)
         self.own_projects = OwnProjectsServiceClient(f"https://{HOST}", http_client=client)
+        self.tokens = TokensServiceClient(f"https://{HOST}", http_client=client)
+        self.trust = TrustServiceClient(f"https://{HOST}", http_client=client)
 
     async def create(self, *options: depot.BuildOptions) -> depot.CreateBuildResponse:
         """A build with these options, or one that is saved."""

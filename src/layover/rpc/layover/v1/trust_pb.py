@@ -52,6 +52,8 @@ class TrustPolicy(Message[_TrustPolicyFields]):
             string issuer = 5;
             ```
         audience:
+            Whom a token has to be for; empty is this server, for CircleCI its organization too.
+
             ```proto
             string audience = 6;
             ```
@@ -188,7 +190,7 @@ class CreateTrustPolicyRequest(Message[_CreateTrustPolicyRequestFields]):
         claims: dict[str, str]
         grants: Grant
 
-_CreateTrustPolicyResponseFields: TypeAlias = Literal["policy"]
+_CreateTrustPolicyResponseFields: TypeAlias = Literal["policy", "warning"]
 
 class CreateTrustPolicyResponse(Message[_CreateTrustPolicyResponseFields]):
     """
@@ -201,9 +203,15 @@ class CreateTrustPolicyResponse(Message[_CreateTrustPolicyResponseFields]):
             ```proto
             optional layover.v1.TrustPolicy policy = 1;
             ```
+        warning:
+            What keeps it from trusting anybody at this moment: that the issuer's keys cannot be read.
+
+            ```proto
+            string warning = 2;
+            ```
     """
 
-    __slots__ = ("policy",)
+    __slots__ = ("policy", "warning")
 
     if TYPE_CHECKING:
 
@@ -211,10 +219,12 @@ class CreateTrustPolicyResponse(Message[_CreateTrustPolicyResponseFields]):
             self,
             *,
             policy: TrustPolicy | None = None,
+            warning: str = "",
         ) -> None:
             pass
 
         policy: TrustPolicy | None
+        warning: str
 
 _ListTrustPoliciesRequestFields: TypeAlias = Literal["project_id"]
 
@@ -353,7 +363,7 @@ class Grant(Enum):
 
 
 _DESC = file_desc(
-    b'\n\x16layover/v1/trust.proto\x12\nlayover.v1\x1a\x1fgoogle/protobuf/timestamp.proto"\x9d\x03\n\x0bTrustPolicy\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nproject_id\x18\x02 \x01(\tR\tprojectId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1a\n\x08provider\x18\x04 \x01(\tR\x08provider\x12\x16\n\x06issuer\x18\x05 \x01(\tR\x06issuer\x12\x1a\n\x08audience\x18\x06 \x01(\tR\x08audience\x12;\n\x06claims\x18\x07 \x03(\x0b2#.layover.v1.TrustPolicy.ClaimsEntryR\x06claims\x12)\n\x06grants\x18\x08 \x01(\x0e2\x11.layover.v1.GrantR\x06grants\x12\x1d\n\ncreated_by\x18\t \x01(\tR\tcreatedBy\x129\n\ncreated_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x1a9\n\x0bClaimsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"\xe2\x03\n\x18CreateTrustPolicyRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n\x08provider\x18\x03 \x01(\tR\x08provider\x12\x16\n\x06issuer\x18\x04 \x01(\tR\x06issuer\x12\x1a\n\x08audience\x18\x05 \x01(\tR\x08audience\x12T\n\nconditions\x18\x06 \x03(\x0b24.layover.v1.CreateTrustPolicyRequest.ConditionsEntryR\nconditions\x12H\n\x06claims\x18\x07 \x03(\x0b20.layover.v1.CreateTrustPolicyRequest.ClaimsEntryR\x06claims\x12)\n\x06grants\x18\x08 \x01(\x0e2\x11.layover.v1.GrantR\x06grants\x1a=\n\x0fConditionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n\x0bClaimsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"L\n\x19CreateTrustPolicyResponse\x12/\n\x06policy\x18\x01 \x01(\x0b2\x17.layover.v1.TrustPolicyR\x06policy"9\n\x18ListTrustPoliciesRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId"P\n\x19ListTrustPoliciesResponse\x123\n\x08policies\x18\x01 \x03(\x0b2\x17.layover.v1.TrustPolicyR\x08policies"V\n\x18DeleteTrustPolicyRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x12\x1b\n\tpolicy_id\x18\x02 \x01(\tR\x08policyId"\x1b\n\x19DeleteTrustPolicyResponse*A\n\x05Grant\x12\x15\n\x11GRANT_UNSPECIFIED\x10\x00\x12\x11\n\rGRANT_PROJECT\x10\x01\x12\x0e\n\nGRANT_PULL\x10\x022\xb4\x02\n\x0cTrustService\x12`\n\x11CreateTrustPolicy\x12$.layover.v1.CreateTrustPolicyRequest\x1a%.layover.v1.CreateTrustPolicyResponse\x12`\n\x11ListTrustPolicies\x12$.layover.v1.ListTrustPoliciesRequest\x1a%.layover.v1.ListTrustPoliciesResponse\x12`\n\x11DeleteTrustPolicy\x12$.layover.v1.DeleteTrustPolicyRequest\x1a%.layover.v1.DeleteTrustPolicyResponseb\x06proto3',
+    b'\n\x16layover/v1/trust.proto\x12\nlayover.v1\x1a\x1fgoogle/protobuf/timestamp.proto"\x9d\x03\n\x0bTrustPolicy\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nproject_id\x18\x02 \x01(\tR\tprojectId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1a\n\x08provider\x18\x04 \x01(\tR\x08provider\x12\x16\n\x06issuer\x18\x05 \x01(\tR\x06issuer\x12\x1a\n\x08audience\x18\x06 \x01(\tR\x08audience\x12;\n\x06claims\x18\x07 \x03(\x0b2#.layover.v1.TrustPolicy.ClaimsEntryR\x06claims\x12)\n\x06grants\x18\x08 \x01(\x0e2\x11.layover.v1.GrantR\x06grants\x12\x1d\n\ncreated_by\x18\t \x01(\tR\tcreatedBy\x129\n\ncreated_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x1a9\n\x0bClaimsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"\xe2\x03\n\x18CreateTrustPolicyRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n\x08provider\x18\x03 \x01(\tR\x08provider\x12\x16\n\x06issuer\x18\x04 \x01(\tR\x06issuer\x12\x1a\n\x08audience\x18\x05 \x01(\tR\x08audience\x12T\n\nconditions\x18\x06 \x03(\x0b24.layover.v1.CreateTrustPolicyRequest.ConditionsEntryR\nconditions\x12H\n\x06claims\x18\x07 \x03(\x0b20.layover.v1.CreateTrustPolicyRequest.ClaimsEntryR\x06claims\x12)\n\x06grants\x18\x08 \x01(\x0e2\x11.layover.v1.GrantR\x06grants\x1a=\n\x0fConditionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n\x0bClaimsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"f\n\x19CreateTrustPolicyResponse\x12/\n\x06policy\x18\x01 \x01(\x0b2\x17.layover.v1.TrustPolicyR\x06policy\x12\x18\n\x07warning\x18\x02 \x01(\tR\x07warning"9\n\x18ListTrustPoliciesRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId"P\n\x19ListTrustPoliciesResponse\x123\n\x08policies\x18\x01 \x03(\x0b2\x17.layover.v1.TrustPolicyR\x08policies"V\n\x18DeleteTrustPolicyRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x12\x1b\n\tpolicy_id\x18\x02 \x01(\tR\x08policyId"\x1b\n\x19DeleteTrustPolicyResponse*A\n\x05Grant\x12\x15\n\x11GRANT_UNSPECIFIED\x10\x00\x12\x11\n\rGRANT_PROJECT\x10\x01\x12\x0e\n\nGRANT_PULL\x10\x022\xb4\x02\n\x0cTrustService\x12`\n\x11CreateTrustPolicy\x12$.layover.v1.CreateTrustPolicyRequest\x1a%.layover.v1.CreateTrustPolicyResponse\x12`\n\x11ListTrustPolicies\x12$.layover.v1.ListTrustPoliciesRequest\x1a%.layover.v1.ListTrustPoliciesResponse\x12`\n\x11DeleteTrustPolicy\x12$.layover.v1.DeleteTrustPolicyRequest\x1a%.layover.v1.DeleteTrustPolicyResponseb\x06proto3',
     [
         timestamp_pb.desc(),
     ],
