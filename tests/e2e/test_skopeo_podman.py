@@ -32,6 +32,31 @@ def test_skopeo_copies_a_saved_build_and_its_digests_stay(
     assert descriptor["digest"] == server.manifest(build.id).headers["Docker-Content-Digest"]
 
 
+def test_a_builds_own_pull_token_copies_it_whole_and_no_other_build(
+    server: LayoverServer, skopeo: Skopeo, tmp_path: Path
+) -> None:
+    context = busybox_context(tmp_path / "context", "this one")
+    own = server.save(context, "--platform=linux/amd64,linux/arm64", "--provenance=true")
+    other = server.save(context)
+    path = "/depot.cli.v1.BuildService/GetPullInfo"
+    told = server.request(
+        "POST",
+        path,
+        body=json.dumps({"buildId": own.id}).encode(),
+        headers={"Content-Type": "application/json", "Authorization": f"Bearer {server.token}"},
+    ).json()
+    credentials = ("-u", told["username"], "-p", told["password"])
+    skopeo("login", "--tls-verify=false", *credentials, server.host)
+    copy = ("copy", "--all", "--src-tls-verify=false", "--preserve-digests")
+    skopeo(*copy, f"docker://{own.reference}", f"oci:{tmp_path / 'own'}:own")
+    # Its bytes are those of the other one; its name is not this token's.
+    refused = skopeo(
+        *copy, f"docker://{other.reference}", f"oci:{tmp_path / 'other'}:other", check=False
+    )
+    assert refused.returncode != 0
+    assert "manifest unknown" in refused.stderr.lower()
+
+
 def test_skopeo_pushes_lists_inspects_and_deletes(
     server: LayoverServer, skopeo: Skopeo, tmp_path: Path
 ) -> None:

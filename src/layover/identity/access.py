@@ -113,6 +113,12 @@ def may_in_build(principal: Principal, build_id: str) -> bool:
     return principal.build_id is None or principal.build_id == build_id
 
 
+def only_build(principal: Principal) -> str | None:
+    """The build outside of which a caller that may pull reads nothing in the registry; None where
+    it reads all of its projects."""
+    return principal.build_id if principal.kind is TokenKind.PULL else None
+
+
 def may_write_tag(principal: Principal, repository: RepositoryName, tag: Tag) -> bool:
     """Whether a caller that may push may write the tag: a build's token writes its own alone."""
     if principal.kind is not TokenKind.BUILD:

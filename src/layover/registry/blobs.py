@@ -23,17 +23,23 @@ class BlobService:
         self._store, self._blobs, self._now, self._lease = store, blobs, now, lease
 
     async def find(
-        self, repository: RepositoryName, digest: Digest, *, may_push: bool
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        may_push: bool,
+        of_build: str | None = None,
     ) -> StoredBlob:
         """The blob, if the repository shows it. Raises BlobUnknown.
 
-        A client that may push relies on the answer: it leaves out what is there.
+        A client that may push relies on the answer: it leaves out what is there. To one that
+        sees the build `of_build` alone, only what that build retains needs is shown.
         """
         now = self._now()
         if may_push:
             blob = await self._store.lease_blob(repository, digest, now, self._lease)
         else:
-            blob = await self._store.find_blob(repository, digest, now)
+            blob = await self._store.find_blob(repository, digest, now, of_build)
         # Asked of the bytes' store too: once a response has begun no error can be sent.
         if blob is None or await self._blobs.size(blob.key) != blob.size_bytes:
             raise BlobUnknown(repository, digest)

@@ -38,7 +38,11 @@ class Audience(Enum):
 
 
 class ManifestService:
-    """Keeps manifests as the bytes that were pushed."""
+    """Keeps manifests as the bytes that were pushed.
+
+    `of_build` is of a reader that sees one build alone: what the build retains and the tags that
+    live as it does. All else reads as what never was.
+    """
 
     def __init__(
         self,
@@ -105,6 +109,7 @@ class ManifestService:
         reference: Reference,
         audience: Audience,
         build_id: str | None = None,
+        of_build: str | None = None,
     ) -> StoredManifest:
         """Raise ManifestUnknown unless the repository shows the manifest.
 
@@ -113,7 +118,7 @@ class ManifestService:
         """
         now = self._now()
         if audience is Audience.READER:
-            stored = await self._store.find_manifest(repository, reference, now)
+            stored = await self._store.find_manifest(repository, reference, now, of_build)
         else:
             stored = await self._store.lease_manifest(
                 repository,
@@ -126,14 +131,19 @@ class ManifestService:
         if stored is not None and audience is Audience.PUSHER and _is_damaged(stored):
             _log.error("manifest_damaged", repository=str(repository), digest=str(stored.digest))
             stored = None
+        if stored is None and of_build is not None:
+            # Whether there was anything is told of builds that it does not see.
+            raise ManifestUnknown(repository, reference)
         if stored is None:
             gone = await self._store.find_gone(repository, reference, now)
             raise ManifestUnknown(repository, reference, gone)
         return stored
 
-    async def extend_pulled(self, repository: RepositoryName, digest: Digest) -> None:
+    async def extend_pulled(
+        self, repository: RepositoryName, digest: Digest, of_build: str | None = None
+    ) -> None:
         """The manifest was pulled from a project where a pull extends what it pulls."""
-        await self._store.extend_pulled(repository, digest, self._now())
+        await self._store.extend_pulled(repository, digest, self._now(), of_build)
 
     async def delete(self, repository: RepositoryName, reference: Reference) -> None:
         """Remove a tag, or a manifest with every tag that names it.
@@ -147,16 +157,24 @@ class ManifestService:
         _log.info("manifest_deleted", repository=str(repository), reference=str(reference))
 
     async def list_tags(
-        self, repository: RepositoryName, limit: int | None, after: str | None
+        self,
+        repository: RepositoryName,
+        limit: int | None,
+        after: str | None,
+        of_build: str | None = None,
     ) -> TagPage:
         """At most `limit` tags behind `after`, in lexical order."""
-        return await self._store.list_tags(repository, limit, after, self._now())
+        return await self._store.list_tags(repository, limit, after, self._now(), of_build)
 
     async def list_repositories(
-        self, project_ids: Collection[str], limit: int | None, after: str | None
+        self,
+        project_ids: Collection[str],
+        limit: int | None,
+        after: str | None,
+        of_build: str | None = None,
     ) -> RepositoryPage:
         """At most `limit` repositories of the projects behind `after`, in lexical order."""
-        return await self._store.list_repositories(project_ids, limit, after, self._now())
+        return await self._store.list_repositories(project_ids, limit, after, self._now(), of_build)
 
     async def list_referrers(
         self,
@@ -164,10 +182,11 @@ class ManifestService:
         subject: Digest,
         artifact_type: str | None,
         after: Digest | None,
+        of_build: str | None = None,
     ) -> ReferrerPage:
         """What refers to `subject`, behind `after`; nothing when there is no such manifest."""
         return await self._store.list_referrers(
-            repository, subject, artifact_type, after, self._now()
+            repository, subject, artifact_type, after, self._now(), of_build
         )
 
 

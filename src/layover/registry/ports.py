@@ -182,10 +182,18 @@ class UploadStore(Protocol):
 
 
 class RegistryStore(Protocol):
-    """Repositories, links, manifests and tags. Every method is one transaction."""
+    """Repositories, links, manifests and tags. Every method is one transaction.
+
+    `of_build` narrows what is read to what the live retention of that build retains: its
+    manifests, the blobs that these need, and the tags that live as the build does.
+    """
 
     async def find_blob(
-        self, repository: RepositoryName, digest: Digest, now: datetime
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        now: datetime,
+        of_build: str | None = None,
     ) -> StoredBlob | None:
         """The blob if the repository shows it at `now`."""
         ...
@@ -240,7 +248,11 @@ class RegistryStore(Protocol):
         ...
 
     async def find_manifest(
-        self, repository: RepositoryName, reference: Reference, now: datetime
+        self,
+        repository: RepositoryName,
+        reference: Reference,
+        now: datetime,
+        of_build: str | None = None,
     ) -> StoredManifest | None:
         """The manifest if the repository shows it at `now`."""
         ...
@@ -265,10 +277,14 @@ class RegistryStore(Protocol):
         ...
 
     async def extend_pulled(
-        self, repository: RepositoryName, digest: Digest, now: datetime
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        now: datetime,
+        of_build: str | None = None,
     ) -> None:
         """Let what was pulled live for the project's retention from now on, if the project
-        says that a pull does so."""
+        says that a pull does so; with `of_build` that build alone."""
         ...
 
     async def delete_manifest(
@@ -289,7 +305,12 @@ class RegistryStore(Protocol):
         ...
 
     async def list_tags(
-        self, repository: RepositoryName, limit: int | None, after: str | None, now: datetime
+        self,
+        repository: RepositoryName,
+        limit: int | None,
+        after: str | None,
+        now: datetime,
+        of_build: str | None = None,
     ) -> TagPage: ...
 
     async def list_repositories(
@@ -298,6 +319,7 @@ class RegistryStore(Protocol):
         limit: int | None,
         after: str | None,
         now: datetime,
+        of_build: str | None = None,
     ) -> RepositoryPage:
         """The projects' repositories that show a manifest."""
         ...
@@ -309,6 +331,7 @@ class RegistryStore(Protocol):
         artifact_type: str | None,
         after: Digest | None,
         now: datetime,
+        of_build: str | None = None,
     ) -> ReferrerPage:
         """The manifests whose subject is `subject`, by digest, behind `after`.
 

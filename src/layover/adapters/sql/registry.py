@@ -4,10 +4,11 @@ import json
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
+from sqlalchemy import Connection, and_, delete, func, select, update
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.quotas import check_quota_of_blob
+from layover.adapters.sql.registry_queries import blob_query, manifest_query
 from layover.adapters.sql.registry_rows import (
     TO_BLOB,
     TO_MANIFEST,
@@ -19,7 +20,6 @@ from layover.adapters.sql.registry_rows import (
 )
 from layover.adapters.sql.retention_rows import (
     DELETED,
-    NOW,
     above,
     bury,
     check_blobs,
@@ -29,6 +29,7 @@ from layover.adapters.sql.retention_rows import (
     expiry,
     forget_retained,
     is_live,
+    is_retained_by,
     is_shown,
     is_visible,
     renew_pushes,
@@ -75,58 +76,6 @@ _REFERRERS_PAGE_BYTES = 1 << 20
 _DESCRIPTOR_BYTES = 500
 
 
-# What every pull asks. Made once: building a statement and finding it in SQLAlchemy's cache
-# takes longer than SQLite does to answer it.
-_IN_REPOSITORY = repositories.c.name == bindparam("repository")
-_BLOB = (
-    select(blobs.c.digest, blobs.c.size_bytes, blobs.c.key, repository_blobs.c.leased_until)
-    .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)
-    .join(repositories)
-    .where(
-        _IN_REPOSITORY,
-        blobs.c.digest == bindparam("digest"),
-        blobs.c.quarantined_at.is_(None),
-        is_shown(NOW),
-    )
-)
-_MANIFEST = (
-    select(
-        manifests.c.repository_id,
-        manifests.c.digest,
-        manifests.c.media_type,
-        manifests.c.body,
-        manifests.c.leased_until,
-        retentions.c.expires_at,
-    )
-    .select_from(manifests)
-    .join(repositories, repositories.c.id == manifests.c.repository_id)
-)
-_MANIFEST_BY_DIGEST = (
-    _MANIFEST.join(
-        retained_manifests,
-        and_(
-            retained_manifests.c.repository_id == manifests.c.repository_id,
-            retained_manifests.c.digest == manifests.c.digest,
-        ),
-    )
-    .join(retentions, retentions.c.id == retained_manifests.c.retention_id)
-    .where(_IN_REPOSITORY, manifests.c.digest == bindparam("reference"), is_live(NOW))
-    # It is there as long as the last of them; a running build has no end yet.
-    .order_by(retentions.c.expires_at.desc().nulls_first())
-    .limit(1)
-)
-_MANIFEST_BY_TAG = (
-    _MANIFEST.join(
-        tags,
-        and_(
-            tags.c.repository_id == manifests.c.repository_id, tags.c.digest == manifests.c.digest
-        ),
-    )
-    .join(retentions, retentions.c.id == tags.c.retention_id)
-    .where(_IN_REPOSITORY, tags.c.name == bindparam("reference"), is_live(NOW))
-)
-
-
 class SqlRegistryStore:
     """The RegistryStore of a metadata database."""
 
@@ -136,27 +85,31 @@ class SqlRegistryStore:
     # --- blobs --------------------------------------------------------------------------------
 
     async def find_blob(
-        self, repository: RepositoryName, digest: Digest, now: datetime
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        now: datetime,
+        of_build: str | None = None,
     ) -> StoredBlob | None:
-        asked = {"repository": repository.value, "digest": str(digest), "now": now}
+        query, asked = blob_query(repository, digest, now, of_build)
         row = await self._database.look_up(
-            lambda connection: connection.execute(_BLOB, asked).first()
+            lambda connection: connection.execute(query, asked).first()
         )
         return row and StoredBlob(digest, row.size_bytes, row.key)
 
     async def lease_blob(
         self, repository: RepositoryName, digest: Digest, now: datetime, lease: timedelta
     ) -> StoredBlob | None:
-        asked = {"repository": repository.value, "digest": str(digest), "now": now}
+        query, asked = blob_query(repository, digest, now)
         row = await self._database.look_up(
-            lambda connection: connection.execute(_BLOB, asked).first()
+            lambda connection: connection.execute(query, asked).first()
         )
         if row is None or _is_leased(row.leased_until, now, lease):
             return row and StoredBlob(digest, row.size_bytes, row.key)
 
         def work(connection: Connection) -> StoredBlob | None:
             # Asked again: told is what holds where the lease is written.
-            row = connection.execute(_BLOB, asked).first()
+            row = connection.execute(query, asked).first()
             if row is None:
                 return None
             connection.execute(
@@ -207,10 +160,10 @@ class SqlRegistryStore:
         return await self._database.write(work)
 
     async def unlink_blob(self, repository: RepositoryName, digest: Digest, now: datetime) -> None:
-        asked = {"repository": repository.value, "digest": str(digest), "now": now}
+        query, asked = blob_query(repository, digest, now)
 
         def work(connection: Connection) -> None:
-            if connection.execute(_BLOB, asked).first() is None:
+            if connection.execute(query, asked).first() is None:
                 raise BlobUnknown(repository, digest)
             repository_id = find_repository(connection, repository)
             assert repository_id is not None
@@ -285,10 +238,13 @@ class SqlRegistryStore:
         await self._database.write(work)
 
     async def find_manifest(
-        self, repository: RepositoryName, reference: Reference, now: datetime
+        self,
+        repository: RepositoryName,
+        reference: Reference,
+        now: datetime,
+        of_build: str | None = None,
     ) -> StoredManifest | None:
-        query = _MANIFEST_BY_TAG if isinstance(reference, Tag) else _MANIFEST_BY_DIGEST
-        asked = {"repository": repository.value, "reference": str(reference), "now": now}
+        query, asked = manifest_query(repository, reference, now, of_build)
         row = await self._database.look_up(
             lambda connection: connection.execute(query, asked).first()
         )
@@ -306,8 +262,7 @@ class SqlRegistryStore:
         pushes: bool,
         build_id: str | None = None,
     ) -> StoredManifest | None:
-        query = _MANIFEST_BY_TAG if isinstance(reference, Tag) else _MANIFEST_BY_DIGEST
-        asked = {"repository": repository.value, "reference": str(reference), "now": now}
+        query, asked = manifest_query(repository, reference, now)
 
         def work(connection: Connection) -> StoredManifest | None:
             row = connection.execute(query, asked).first()
@@ -339,7 +294,11 @@ class SqlRegistryStore:
         return await self._database.write(work)
 
     async def extend_pulled(
-        self, repository: RepositoryName, digest: Digest, now: datetime
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        now: datetime,
+        of_build: str | None = None,
     ) -> None:
         retained = (
             select(retained_manifests.c.retention_id)
@@ -358,11 +317,12 @@ class SqlRegistryStore:
             if seconds is None:
                 return
             until = expiry(now, timedelta(seconds=seconds))
-            connection.execute(
-                update(retentions)
-                .where(retentions.c.id.in_(retained), is_live(now), retentions.c.expires_at < until)
-                .values(expires_at=until)
+            extended = update(retentions).where(
+                retentions.c.id.in_(retained), is_live(now), retentions.c.expires_at < until
             )
+            if of_build is not None:
+                extended = extended.where(retentions.c.build_id == of_build)
+            connection.execute(extended.values(expires_at=until))
 
         await self._database.write(work)
 
@@ -465,15 +425,24 @@ class SqlRegistryStore:
         await self._database.write(work)
 
     async def list_tags(
-        self, repository: RepositoryName, limit: int | None, after: str | None, now: datetime
+        self,
+        repository: RepositoryName,
+        limit: int | None,
+        after: str | None,
+        now: datetime,
+        of_build: str | None = None,
     ) -> TagPage:
+        # A build has few tags. Without the sum SQLite reads all of the repository, in order.
+        of_repository = tags.c.repository_id if of_build is None else tags.c.repository_id + 0
         query = (
             select(tags.c.name)
-            .join(repositories, repositories.c.id == tags.c.repository_id)
+            .join(repositories, repositories.c.id == of_repository)
             .join(retentions, retentions.c.id == tags.c.retention_id)
             .where(repositories.c.name == repository.value, is_live(now))
             .order_by(tags.c.name)
         )
+        if of_build is not None:
+            query = query.where(retentions.c.build_id == of_build)
         if after is not None:
             query = query.where(tags.c.name > after)
         if limit is not None:
@@ -490,16 +459,18 @@ class SqlRegistryStore:
         limit: int | None,
         after: str | None,
         now: datetime,
+        of_build: str | None = None,
     ) -> RepositoryPage:
-        shows_something = (
+        shown = (
             select(retained_manifests.c.digest)
             .join(retentions, retentions.c.id == retained_manifests.c.retention_id)
             .where(retained_manifests.c.repository_id == repositories.c.id, is_live(now))
-            .exists()
         )
+        if of_build is not None:
+            shown = shown.where(retentions.c.build_id == of_build)
         query = (
             select(repositories.c.name)
-            .where(repositories.c.project_id.in_(project_ids), shows_something)
+            .where(repositories.c.project_id.in_(project_ids), shown.exists())
             .order_by(repositories.c.name)
         )
         if after is not None:
@@ -521,7 +492,9 @@ class SqlRegistryStore:
         artifact_type: str | None,
         after: Digest | None,
         now: datetime,
+        of_build: str | None = None,
     ) -> ReferrerPage:
+        row_id = manifests.c.repository_id, manifests.c.digest
         query = (
             select(
                 manifests.c.digest,
@@ -535,7 +508,9 @@ class SqlRegistryStore:
             .where(
                 repositories.c.name == repository.value,
                 manifests.c.subject == str(subject),
-                is_visible(manifests.c.repository_id, manifests.c.digest, now),
+                is_visible(*row_id, now)
+                if of_build is None
+                else is_retained_by(of_build, *row_id, now),
             )
             .order_by(manifests.c.digest)
         )

@@ -9,6 +9,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Exists,
+    Select,
     and_,
     bindparam,
     delete,
@@ -88,10 +89,50 @@ def is_shown(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     return or_(repository_blobs.c.shown_until > now, named)
 
 
+def live_retention(
+    build_id: str | BindParameter[str], now: datetime | BindParameter[datetime]
+) -> Select[int]:
+    """The build's retention while it lives; there is one at the most."""
+    return select(retentions.c.id).where(retentions.c.build_id == build_id, is_live(now))
+
+
+def is_retained_by(
+    build_id: str | BindParameter[str],
+    repository_id: ColumnElement[int],
+    digest: ColumnElement[str],
+    now: datetime | BindParameter[datetime],
+) -> Exists:
+    """Whether the build's live retention retains the manifest."""
+    return exists().where(
+        retained_manifests.c.retention_id == live_retention(build_id, now).scalar_subquery(),
+        retained_manifests.c.repository_id == repository_id,
+        retained_manifests.c.digest == digest,
+    )
+
+
+def is_needed_by(
+    build_id: str | BindParameter[str], now: datetime | BindParameter[datetime]
+) -> Exists:
+    """Whether something that the build retains needs a link of `repository_blobs`."""
+    # One inside the other, as in `is_shown`, and the other way round: a build retains few
+    # manifests, and a base image's layer is named by those of all builds.
+    names_it = exists().where(
+        manifest_references.c.repository_id == retained_manifests.c.repository_id,
+        manifest_references.c.manifest_digest == retained_manifests.c.digest,
+        manifest_references.c.digest == repository_blobs.c.digest,
+        manifest_references.c.kind == TO_BLOB,
+    )
+    return exists().where(
+        retained_manifests.c.retention_id == live_retention(build_id, now).scalar_subquery(),
+        retained_manifests.c.repository_id == repository_blobs.c.repository_id,
+        # Said, because SQLAlchemy would look for the outermost table in the innermost query anew.
+        names_it.correlate(retained_manifests, repository_blobs),
+    )
+
+
 def retention_of_build(connection: Connection, build_id: str, now: datetime) -> int | None:
     """The build's retention while it lives."""
-    query = select(retentions.c.id).where(retentions.c.build_id == build_id, is_live(now))
-    return connection.execute(query).scalar()
+    return connection.execute(live_retention(build_id, now)).scalar()
 
 
 def retain_push(

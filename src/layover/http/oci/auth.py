@@ -13,7 +13,7 @@ from starlette.requests import Request
 from layover.errors import LayoverError
 from layover.http.oci.errors import InvalidRequest, ScopeInsufficient
 from layover.http.origin import origin
-from layover.identity.access import Action, may
+from layover.identity.access import Action, may, only_build
 from layover.identity.models import IdentityError, Principal, Project, Unauthenticated
 from layover.identity.registry_tokens import CATALOG, RegistryTokens, Scope
 from layover.identity.service import IdentityService
@@ -59,6 +59,11 @@ class Reader:
     principal: Principal
     audience: Audience
     project: Project
+
+    @property
+    def of_build(self) -> str | None:
+        """The build that it sees alone, if it does."""
+        return only_build(self.principal)
 
 
 class Authenticator:
@@ -140,8 +145,8 @@ class Authenticator:
             audience = Audience.READER
         return Reader(caller.principal, audience, project)
 
-    async def reads_catalog(self, request: Request) -> list[Project]:
-        """The projects whose repositories the caller may list.
+    async def reads_catalog(self, request: Request) -> tuple[list[Project], str | None]:
+        """The projects whose repositories the caller may list, and the build that it sees alone.
 
         Raises Unauthenticated, ScopeInsufficient.
         """
@@ -150,7 +155,8 @@ class Authenticator:
         if caller.scopes is not None and CATALOG not in caller.scopes:
             raise ScopeInsufficient("the catalog", "*")
         projects = await self._identity.list_projects(caller.principal)
-        return [project for project in projects if may(caller.principal, Action.PULL, project)]
+        pulled = [project for project in projects if may(caller.principal, Action.PULL, project)]
+        return pulled, only_build(caller.principal)
 
     async def _authorized(
         self,

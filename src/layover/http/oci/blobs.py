@@ -38,7 +38,9 @@ class BlobRoutes:
         repository, digest = repository_of(request), Digest.parse(request.path_params["digest"])
         reader = await self._authenticator.reader(request, repository)
         may_push = reader.audience is not Audience.READER
-        blob = await self._blobs.find(repository, digest, may_push=may_push)
+        blob = await self._blobs.find(
+            repository, digest, may_push=may_push, of_build=reader.of_build
+        )
         size = blob.size_bytes
         etag = f'"{digest}"'
         headers = {

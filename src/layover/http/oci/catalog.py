@@ -24,10 +24,13 @@ class CatalogRoutes:
         return [Route(_PATH, self._catalog, methods=["GET"])]
 
     async def _catalog(self, request: Request) -> Response:
-        projects = await self._authenticator.reads_catalog(request)
+        projects, of_build = await self._authenticator.reads_catalog(request)
         limit = page_limit(request)
         page = await self._manifests.list_repositories(
-            [project.id for project in projects], limit, request.query_params.get("last")
+            [project.id for project in projects],
+            limit,
+            request.query_params.get("last"),
+            of_build,
         )
         names = [repository.value for repository in page.repositories]
         headers = {}

@@ -56,12 +56,18 @@ class ManifestRoutes:
         reference = parse_reference(request.path_params["reference"])
         reader = await self._authenticator.reader(request, repository)
         stored = await self._manifests.find(
-            repository, reference, reader.audience, saved_by(reader.principal, repository)
+            repository,
+            reference,
+            reader.audience,
+            saved_by(reader.principal, repository),
+            reader.of_build,
         )
         if reader.project.policy.extends_on_pull and request.method == "GET":
-            await self._manifests.extend_pulled(repository, stored.digest)
+            await self._manifests.extend_pulled(repository, stored.digest, reader.of_build)
             # Asked again: it is gone later now.
-            stored = await self._manifests.find(repository, reference, Audience.READER)
+            stored = await self._manifests.find(
+                repository, reference, Audience.READER, of_build=reader.of_build
+            )
         etag = f'"{stored.digest}"'
         headers = {
             "Docker-Content-Digest": str(stored.digest),
@@ -114,9 +120,11 @@ class ManifestRoutes:
 
     async def _tags(self, request: Request) -> Response:
         repository = repository_of(request)
-        await self._authenticator.authorize(request, repository, Action.PULL)
+        reader = await self._authenticator.reader(request, repository)
         limit = page_limit(request)
-        page = await self._manifests.list_tags(repository, limit, request.query_params.get("last"))
+        page = await self._manifests.list_tags(
+            repository, limit, request.query_params.get("last"), reader.of_build
+        )
         headers = {}
         if page.has_more and page.tags:
             query = {"n": str(limit), "last": page.tags[-1].value}
@@ -127,11 +135,15 @@ class ManifestRoutes:
     async def _referrers(self, request: Request) -> Response:
         repository = repository_of(request)
         subject = Digest.parse(request.path_params["digest"])
-        await self._authenticator.authorize(request, repository, Action.PULL)
+        reader = await self._authenticator.reader(request, repository)
         artifact_type = request.query_params.get("artifactType")
         last = request.query_params.get("last")
         page = await self._manifests.list_referrers(
-            repository, subject, artifact_type, Digest.parse(last) if last is not None else None
+            repository,
+            subject,
+            artifact_type,
+            Digest.parse(last) if last is not None else None,
+            reader.of_build,
         )
         index = {
             "schemaVersion": 2,

@@ -82,6 +82,17 @@ async def test_what_is_pushed_read_and_collected_is_found_by_an_index(tmp_path: 
                     await world.manifests.find(REPOSITORY, reference, audience)
             for may_push in (True, False):
                 await world.blobs.find(REPOSITORY, Digest.of(b"layer"), may_push=may_push)
+            # What a caller asks that sees one build alone.
+            for reference in (Tag(BUILD), Digest.of(body)):
+                await world.manifests.find(REPOSITORY, reference, Audience.READER, of_build=BUILD)
+            await world.blobs.find(REPOSITORY, Digest.of(b"layer"), may_push=False, of_build=BUILD)
+            await world.manifests.extend_pulled(REPOSITORY, Digest.of(body), BUILD)
+            await world.manifests.list_referrers(REPOSITORY, Digest.of(body), None, None, BUILD)
+            await world.manifests.list_repositories(["mine"], 10, None, BUILD)
+            with plans() as listed:
+                await world.manifests.list_tags(REPOSITORY, 10, None, BUILD)
+            ((_, plan),) = listed.items()
+            assert any("ix_tags_retention_id" in line for line in plan), plan
             for source in (REPOSITORY, None):
                 await world.blobs.mount(source, SIBLING, Digest.of(b"layer"))
             await world.manifests.list_referrers(REPOSITORY, Digest.of(body), None, None)
