@@ -18,6 +18,7 @@ from layover.client.errors import (
     ServerFailed,
     ServerUnreachable,
 )
+from layover.client.registries import RegistryInvalid
 from layover.errors import LayoverError
 
 DONE = 0
@@ -66,6 +67,7 @@ EXIT_CODES: Mapping[type[LayoverError], int] = {
     NoProject: WRONG_USAGE,
     NoServer: WRONG_USAGE,
     NoToken: WRONG_USAGE,
+    RegistryInvalid: WRONG_USAGE,
     WrongUsage: WRONG_USAGE,
 }
 

@@ -1,10 +1,8 @@
 """The program: finds the command, and turns every error into a message and a status."""
 
-import contextlib
 import importlib
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from layover.cli.errors import (
     explain_bug,
     say,
 )
+from layover.cli.process import leave, open_closed_streams
 from layover.errors import LayoverError
 
 # Each command with the line that the list of commands shows, so that showing it loads none.
@@ -27,7 +26,10 @@ COMMANDS = {
     "build": "Build an image on a remote builder, and save it.",
     "builds": "Show, keep and remove builds.",
     "completion": "Print a shell's completion script.",
+    "configure-docker": "Let Docker find the token for a server by itself.",
     "init": "Choose this folder's project.",
+    "kube-secret": "Print a Kubernetes secret that pulls what was saved.",
+    "kubelet-credential-provider": "Answer a kubelet that asks how to pull an image.",
     "list": "List builds and projects.",
     "login": "Keep a token for a server.",
     "logout": "Forget a server's token.",
@@ -41,6 +43,10 @@ COMMANDS = {
 _MODULES = {"list": "lists"}
 
 
+def _module(name: str) -> str:
+    return _MODULES.get(name, name.replace("-", "_"))
+
+
 class LazyGroup(click.Group):
     """A group whose commands are modules of this package, loaded when called."""
 
@@ -50,7 +56,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"layover.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        module = importlib.import_module(f"layover.cli.{_module(cmd_name)}")
         command = module.command
         if not isinstance(command, click.Command):
             raise TypeError(f"{module.__name__}.command is no command")
@@ -105,32 +111,7 @@ def run(arguments: Sequence[str], *, prog_name: str) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _open_closed_streams() -> None:
-    """Give each standard stream that we were started without (`2>&-`) an end that is nowhere.
-
-    Python leaves it None, `print` then takes standard output for it, and the next file that is
-    opened would be taken for it by buildx.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # The lowest number that is free is this one.
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
-
-
 def main() -> None:
     """The entry point of `layover` and `depot`."""
-    _open_closed_streams()
-    status = run(sys.argv[1:], prog_name=program_name(sys.argv[0]))
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
-    # The HTTP client's own threads (pyqwest 0.12) may still be letting go of a connection, and
-    # abort the process when the interpreter is gone by then. Everything of ours is done.
-    os._exit(status)
+    open_closed_streams()
+    leave(run(sys.argv[1:], prog_name=program_name(sys.argv[0])))

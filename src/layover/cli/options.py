@@ -1,7 +1,6 @@
 """Options that several commands share, and how a command finds its server."""
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from layover.cli.errors import say
+from layover.cli.process import environment as environment  # commands take it from here
 from layover.client import choices, login_file
 from layover.client.address import Server
 from layover.client.api import Client
@@ -64,11 +64,6 @@ OUTPUT = click.option(
 def server_options(command: Command) -> Command:
     """Add --url and --token."""
     return URL(TOKEN(command))
-
-
-def environment() -> dict[str, str]:
-    """The environment, read in this one place."""
-    return dict(os.environ)
 
 
 def find_server(url: str | None, token: str | None) -> Server:

@@ -28,11 +28,12 @@ from layover.rpc.depot.cli.v1 import build_pb as wire
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceClient
 from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceClient
 from layover.rpc.depot.cli.v1beta1.projects_pb import ListProjectsRequest
-from layover.rpc.layover.v1 import builds_pb, projects_pb
+from layover.rpc.layover.v1 import builds_pb, projects_pb, tokens_pb
 from layover.rpc.layover.v1.builds_connect import BuildsServiceClient
 from layover.rpc.layover.v1.projects_connect import (
     ProjectsServiceClient as OwnProjectsServiceClient,
 )
+from layover.rpc.layover.v1.tokens_connect import TokensServiceClient
 
 Answer = TypeVar("Answer")
 
@@ -82,6 +83,7 @@ class Client:
         self._projects = ProjectsServiceClient(server.url, http_client=http)
         self._details = BuildsServiceClient(server.url, http_client=http)
         self._policies = OwnProjectsServiceClient(server.url, http_client=http)
+        self._tokens = TokensServiceClient(server.url, http_client=http)
 
     async def __aenter__(self) -> Self:
         return self
@@ -254,6 +256,31 @@ class Client:
             )
         )
         return _project(answer.project)
+
+    # Tokens.
+
+    async def create_token(
+        self, request: tokens_pb.CreateTokenRequest
+    ) -> tokens_pb.CreateTokenResponse:
+        """Make a token. Tried once: a second try could make a second one."""
+        return await self._once(
+            self._tokens.create_token(request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS)
+        )
+
+    async def exchange_token(
+        self, project_id: str, *, pull_only: bool = False
+    ) -> tokens_pb.ExchangeTokenResponse:
+        """Trade the ID token that this client has for a token of a project that trusts it.
+
+        Without a project, of the only one that does. One that nobody heard of ends by itself soon,
+        so it is tried again.
+        """
+        request = tokens_pb.ExchangeTokenRequest(project_id=project_id, pull_only=pull_only)
+        return await self._again(
+            lambda: self._tokens.exchange_token(
+                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+            )
+        )
 
     # Layover's own.
 

@@ -78,6 +78,14 @@ def find_url(flag: str | None, env: Mapping[str, str]) -> str:
     return parse_url(text)
 
 
+def find_named_url(flag: str | None, env: Mapping[str, str]) -> str:
+    """The flag or a variable, for who has no login. Raises NoServer or InvalidAddress."""
+    text = flag or first_of(env, _URL_VARIABLES)
+    if not text:
+        raise NoServer
+    return parse_url(text)
+
+
 def find_server(url_flag: str | None, token_flag: str | None, env: Mapping[str, str]) -> Server:
     """The server and its token. Raises as `find_url` does, NoToken and InvalidToken."""
     url = find_url(url_flag, env)

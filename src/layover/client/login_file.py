@@ -109,12 +109,20 @@ def is_readable_by_others(path: Path) -> bool:
         return False
 
 
-def replace_file(path: Path, content: bytes, *, mode: int) -> None:
-    """Write `content` to `path` so that a reader sees the old file or the new one, whole."""
+def replace_file(
+    path: Path, content: bytes, *, mode: int, owner: tuple[int, int] | None = None
+) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, whole.
+
+    `owner`, user and group, is whose it is to be, where that is not who runs this; only root may
+    give a file away, and nobody else does.
+    """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
+            if owner is not None and os.geteuid() == 0:
+                os.fchown(file.fileno(), *owner)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

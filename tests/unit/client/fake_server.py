@@ -5,7 +5,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import uvicorn
@@ -21,9 +21,12 @@ from layover.rpc.depot.cli.v1beta1.projects_connect import (
     ProjectsService,
     ProjectsServiceASGIApplication,
 )
+from layover.rpc.layover.v1 import tokens_pb
+from layover.rpc.layover.v1.tokens_connect import TokensService, TokensServiceASGIApplication
 
 BUILD_ID, PROJECT_ID, TOKEN = "bbbbbbbbbb", "pppppppppp", "layover_user"
 BUILD_TOKEN = "layover_build"
+TOKEN_ID, PULL_TOKEN = "tttttttttt", "layover_pull"
 
 
 class FakeServer(BuildService):
@@ -38,6 +41,7 @@ class FakeServer(BuildService):
         self.unavailable: dict[str, int] = {}
         self.cancels_at: datetime | None = None
         self.retention: Duration | None = None
+        self.made = FakeTokens()
 
     def heard(self, name: str) -> list[Any]:
         """The requests of one method, in order."""
@@ -124,6 +128,45 @@ class FakeProjects(ProjectsService):
         return projects_pb.ListProjectsResponse(projects=[project])
 
 
+class FakeTokens(TokensService):
+    """Makes and trades tokens; `refusal` is what it says instead."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.refusal: ConnectError | None = None
+        self.project_id = PROJECT_ID
+
+    def _note(self, request: Any, ctx: Any) -> None:
+        authorization = ctx.request_headers.get("authorization", "")
+        self.calls.append((authorization.removeprefix("Bearer "), request))
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def create_token(
+        self, request: tokens_pb.CreateTokenRequest, ctx: Any
+    ) -> tokens_pb.CreateTokenResponse:
+        self._note(request, ctx)
+        lifetime = timedelta() if request.lifetime is None else request.lifetime.to_timedelta()
+        token = tokens_pb.Token(
+            id=TOKEN_ID,
+            kind=request.kind,
+            project_id=self.project_id,
+            build_id=request.build_id,
+            expires_at=Timestamp.from_datetime(now() + lifetime),
+        )
+        return tokens_pb.CreateTokenResponse(token=token, secret=PULL_TOKEN)
+
+    async def exchange_token(
+        self, request: tokens_pb.ExchangeTokenRequest, ctx: Any
+    ) -> tokens_pb.ExchangeTokenResponse:
+        self._note(request, ctx)
+        return tokens_pb.ExchangeTokenResponse(
+            token=PULL_TOKEN,
+            expires_at=Timestamp.from_datetime(now() + timedelta(hours=1)),
+            project_id=self.project_id,
+        )
+
+
 def now() -> datetime:
     return datetime.now(UTC)
 
@@ -138,9 +181,13 @@ def serving(fake: FakeServer) -> Iterator[FakeServer]:
         fake.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         builds: Callable[..., Any] = BuildServiceASGIApplication(fake)
         projects = ProjectsServiceASGIApplication(FakeProjects())
+        tokens = TokensServiceASGIApplication(fake.made)
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
-            app = projects if scope["path"].startswith(projects.path) else builds
+            app = builds
+            for other in (projects, tokens):
+                if scope["path"].startswith(other.path):
+                    app = other
             await app(scope, receive, send)
 
         server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))
