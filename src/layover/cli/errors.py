@@ -20,6 +20,7 @@ from layover.client.errors import (
 )
 from layover.client.registries import RegistryInvalid
 from layover.errors import LayoverError
+from layover.redaction import redact
 
 DONE = 0
 FAILED = 1
@@ -90,14 +91,17 @@ def exit_code(error: LayoverError) -> int:
 def explain(error: LayoverError) -> str:
     """The error and what to try next, for a terminal."""
     hint = next((HINTS[kind] for kind in type(error).__mro__ if kind in HINTS), "")
-    return f"error: {error}" + (f"\n{hint}" if hint else "")
+    return f"error: {redact(str(error))}" + (f"\n{hint}" if hint else "")
 
 
 def explain_bug(error: BaseException, *, debug: bool) -> str:
-    """One line for an error that nobody foresaw, or all of it when asked for."""
+    """One line for an error that nobody foresaw, or all of it when asked for.
+
+    What is shown may be pasted anywhere, and so holds no secrets.
+    """
     if debug:
-        return "".join(traceback.format_exception(error)).rstrip()
-    reason = " ".join(str(error).split())[:300]
+        return redact("".join(traceback.format_exception(error)).rstrip())
+    reason = " ".join(redact(str(error)).split())[:300]
     return (
         f"error: unexpected {type(error).__name__}{': ' + reason if reason else ''}"
         " (LAYOVER_DEBUG=1 shows more)"

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from layover.errors import StorageError
+from layover.redaction import redact
 
 ReadinessCheck = Callable[[], Awaitable[None]]
 
@@ -25,7 +26,7 @@ def health_routes(checks: dict[str, ReadinessCheck]) -> list[Route]:
                 await check()
                 found[name] = "ok"
             except StorageError as error:
-                found[name] = str(error)
+                found[name] = redact(str(error))
         ready = set(found.values()) <= {"ok"}
         return JSONResponse(
             {"status": "ok" if ready else "unavailable", "checks": found},

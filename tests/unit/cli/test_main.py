@@ -13,6 +13,7 @@ from layover.cli import errors
 from layover.cli.main import COMMANDS, cli, program_name, run
 from layover.client.errors import ClientError
 from layover.errors import LayoverError
+from layover.identity.ids import new_secret
 from tests.unit.client.fake_server import FakeServer, serving
 
 # What only a server needs, and what only some commands need.
@@ -203,6 +204,21 @@ def test_a_bug_is_one_line_until_more_is_asked_for(
     monkeypatch.setenv("LAYOVER_DEBUG", "1")
     assert run(["version"], prog_name="layover") == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_nothing_that_is_shown_of_an_error_holds_a_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = new_secret()
+    for error in (Unforeseen(f"with {secret}"), errors.CliError(f"with {secret}")):
+        error.__cause__ = ValueError(f"https://user:{secret}@host.example")
+        for debug in ("", "1"):
+            monkeypatch.setenv("LAYOVER_DEBUG", debug)
+            command_that_raises(error, monkeypatch)
+            assert run(["version"], prog_name="layover") == 1
+            shown = capsys.readouterr().err
+            assert "with [redacted]" in shown
+            assert secret not in shown
 
 
 def test_an_interrupt_ends_with_130(

@@ -15,6 +15,7 @@ from layover.identity.throttle import TooManyAttempts
 from layover.oci.digest import InvalidDigest
 from layover.oci.manifests import InvalidManifest
 from layover.oci.names import InvalidRepositoryName, InvalidTag
+from layover.redaction import redact
 from layover.registry.models import (
     BlobInUse,
     BlobUnknown,
@@ -113,7 +114,9 @@ OCI_ERRORS: Mapping[type[LayoverError], OciError] = {
 def error_response(error: LayoverError, headers: Mapping[str, str] | None = None) -> Response:
     """The response that tells `error`; its type stands in OCI_ERRORS."""
     told = OCI_ERRORS[type(error)]
-    return error_body(told, str(error), {**_facts(error), **(headers or {})}, _detail(error))
+    return error_body(
+        told, redact(str(error)), {**_facts(error), **(headers or {})}, _detail(error)
+    )
 
 
 def _facts(error: LayoverError) -> Mapping[str, str]:

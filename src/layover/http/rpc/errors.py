@@ -40,6 +40,7 @@ from layover.identity.retention import InvalidRetention
 from layover.identity.throttle import TooManyAttempts
 from layover.identity.trust import InvalidTrustPolicy, TrustPolicyUnknown
 from layover.oci.names import InvalidTag
+from layover.redaction import redact
 from layover.retention.models import BuildNotOver, ReceiptPending
 
 Request = TypeVar("Request")
@@ -86,7 +87,7 @@ def to_connect_error(error: Exception, method: str) -> ConnectError:
         return error
     code = CONNECT_CODES.get(type(error)) if isinstance(error, LayoverError) else None
     if code is not None:
-        return ConnectError(code, str(error))
+        return ConnectError(code, redact(str(error)))
     _log.error("rpc_failed", method=method, exc_info=error)
     return ConnectError(Code.INTERNAL, "internal error")
 
