@@ -28,6 +28,7 @@ from layover.adapters.buildkit.remote import RemoteBuilder
 from layover.adapters.issuer_keys import HttpIssuerKeys
 from layover.adapters.outbound.opening import open_outbound
 from layover.adapters.sql.audit import SqlAuditStore
+from layover.adapters.sql.audit_places import SqlAuditPlaces
 from layover.adapters.sql.builds import SqlBuildStore
 from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.images import SqlSavedImages
@@ -233,7 +234,7 @@ async def running(
             await identity_store.server_key("registry-tokens", token_bytes(KEY_BYTES)), _now
         )
         throttle = LoginThrottle(Limits(failures=settings.failed_logins))
-        audit = AuditLog(SqlAuditStore(database), identity, _now)
+        audit = AuditLog(SqlAuditStore(database), SqlAuditPlaces(database), identity, _now)
         stack.push_async_callback(audit.close)
         tenant = await identity.bootstrap(
             lambda token: keep_admin_token(settings.data_dir, token),
@@ -317,7 +318,8 @@ async def running(
         routes: list[BaseRoute] = [
             *health_routes({"database": schema.check, "blobs": blob_store.ping}),
             *oci_routes(
-                *(identity, registry_tokens, throttle, blobs, uploads, manifests), settings.url
+                *(identity, registry_tokens, throttle, audit, blobs, uploads, manifests),
+                settings.url,
             ),
         ]
         for path, service in connect_apps(
@@ -328,6 +330,7 @@ async def running(
             pulls,
             connections,
             receipts,
+            audit,
             _now,
         ):
             routes.append(Route(f"{path}/{{method}}", service))

@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 from starlette.applications import Starlette
 from starlette.types import Message
 
+from layover.adapters.sql.audit_places import SqlAuditPlaces
 from layover.adapters.sql.builds import SqlBuildStore
+from layover.audit.log import AuditLog
 from layover.http.middleware import surrounded
 from layover.http.oci.routes import oci_routes
 from layover.http.origin import TrustedProxies
@@ -85,12 +87,15 @@ class RegistryApi:
         self.builds = SqlBuildStore(stores.database)
         self.identity = IdentityService(stores.identity, clock)
         self.uploads = UploadService(stores.uploads, stores.blobs, clock, timedelta(days=1), LEASE)
+        places = SqlAuditPlaces(stores.database)
+        self.audit = AuditLog(stores.audit, places, self.identity, clock)
         self.app = Starlette(
             routes=list(
                 oci_routes(
                     self.identity,
                     RegistryTokens(b"k" * KEY_BYTES, clock),
                     self.throttle,
+                    self.audit,
                     BlobService(stores.registry, stores.blobs, clock, LEASE),
                     self.uploads,
                     ManifestService(stores.registry, clock, LEASE),

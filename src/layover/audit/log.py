@@ -1,15 +1,20 @@
 """Records what happens: call `record` when it has, and before anybody is told."""
 
+import contextlib
+import hashlib
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from layover.audit.models import NOBODY, AuditEvent, Result
-from layover.audit.ports import AuditStore
+from layover.audit.ports import AuditPlaces, AuditStore, Named
 from layover.audit.tallies import Tallies
 from layover.audit.text import cleaned
 from layover.audit.writer import Writer
+from layover.errors import StorageError
+from layover.identity.access import sees
+from layover.identity.ids import public_part
 from layover.identity.models import Organization, Principal, Project, TokenKind
 from layover.identity.origin import Origin
 from layover.identity.service import IdentityService
@@ -17,6 +22,8 @@ from layover.identity.throttle import client_network
 
 # Of a name; texts.LONGEST is that of everything else.
 _LONGEST_NAME = 100
+
+_LONGEST_ID = 100
 
 # Known callers cannot invent kinds of event: their own IDs times the actions that there are.
 _MAX_KINDS_OF_CALLERS = 10_000
@@ -38,11 +45,13 @@ class AuditLog:
     def __init__(
         self,
         store: AuditStore,
+        places: AuditPlaces,
         identity: IdentityService,
         now: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._identity, self._now = store, identity, now
+        self._store, self._whereabouts = store, places
+        self._identity, self._now = identity, now
         self._writer = Writer(store)
         self._callers = Tallies(_MAX_KINDS_OF_CALLERS, monotonic)
         self._strangers = Tallies(monotonic=monotonic)
@@ -77,18 +86,40 @@ class AuditLog:
     async def login_refused(
         self,
         action: str,
-        by: Principal | None,
         origin: Origin,
+        *,
+        by: Principal | None = None,
+        token: str = "",
         details: Mapping[str, str] | None = None,
     ) -> None:
-        """Keep that somebody could not log in, as whoever is meant where that is known.
+        """Keep that somebody could not log in: as `by`, whoever that is known to be meant to be, or
+        whose `token` it was before that was over.
 
         Counted, and written a little later: a refusal takes as long whoever was meant.
         """
-        places = await self._places(by, None)
-        self._writer.put(
-            self._count(self._events(action, by, origin, places, "", Result.DENIED, details or {}))
+        facts = dict(details or {})
+        if (beginning := public_part(token)) is not None:
+            facts["token"] = beginning
+            by = await self._holder(token)
+        events = self._events(
+            action, by, origin, await self._places(by, None), "", Result.DENIED, facts
         )
+        self._writer.put(self._count(events))
+
+    async def place_of(
+        self, by: Principal, named: Named, key: str
+    ) -> Project | Organization | None:
+        """Where what has this ID is, as a `where` for `record`; None unless `by` sees it.
+
+        Asked before it is changed: afterwards it may not be there.
+        """
+        # No ID of ours is longer: nothing of a stranger's choosing is searched for.
+        if not key or len(key) > _LONGEST_ID:
+            return None
+        with contextlib.suppress(StorageError):
+            place = await self._whereabouts.find_place(named, key)
+            return place if place is not None and sees(by, place) else None
+        return None
 
     async def write_counted(self) -> None:
         """Write what was counted in the minutes that are over: a job for every few seconds."""
@@ -106,6 +137,11 @@ class AuditLog:
         self._writer.put([*self._callers.end(), *self._strangers.end()])
         await self._writer.close()
 
+    async def _holder(self, token: str) -> Principal | None:
+        with contextlib.suppress(StorageError):
+            return await self._whereabouts.find_holder(hashlib.sha256(token.encode()).digest())
+        return None
+
     async def _places(
         self, by: Principal | None, where: Project | Organization | None
     ) -> Sequence[Place]:
@@ -121,8 +157,10 @@ class AuditLog:
                 (None, None)
             ]
         if by.kind is TokenKind.CI:
-            projects = await self._identity.list_projects(by)
-            return [(each.organization_id, each.id) for each in projects] or [(None, None)]
+            with contextlib.suppress(StorageError):
+                projects = await self._identity.list_projects(by)
+                return [(each.organization_id, each.id) for each in projects] or [(None, None)]
+            return [(None, None)]
         return [(by.organization_id, by.project_id)]
 
     def _events(
@@ -139,7 +177,7 @@ class AuditLog:
         if origin.user_agent:
             facts["client"] = cleaned(origin.user_agent)
         if by is not None and by.user_id is not None and by.token_id:
-            facts["token"] = by.token_id
+            facts["token_id"] = by.token_id
         event = AuditEvent(
             at=self._now(),
             organization_id=None,

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from enum import Enum, auto
 from typing import Protocol
 
 from layover.audit.models import AuditEvent, AuditQuery, PageKey
+from layover.identity.models import Organization, Principal, Project
 
 
 class AuditStore(Protocol):
@@ -22,4 +24,26 @@ class AuditStore(Protocol):
 
     async def delete_before(self, time: datetime, limit: int) -> int:
         """Forget up to `limit` events from before `time`, the oldest first; return how many."""
+        ...
+
+
+class Named(Enum):
+    """What an ID is of."""
+
+    ORGANIZATION = auto()
+    PROJECT = auto()
+    BUILD = auto()
+    TOKEN = auto()
+
+
+class AuditPlaces(Protocol):
+    """Tells whose log an event belongs in. It authorizes nothing."""
+
+    async def find_place(self, named: Named, key: str) -> Project | Organization | None:
+        """The project, or else the organization, of what has this ID; None for what is not there,
+        and for a user's token, which is of none."""
+        ...
+
+    async def find_holder(self, secret_hash: bytes) -> Principal | None:
+        """Whose token it is or was: also one that is over, as long as its row stays."""
         ...

@@ -3,13 +3,13 @@
 import re
 
 from layover.identity.ids import TOKEN_PREFIX, public_part
+from layover.redaction import redact
 
 LONGEST = 256
 
-# Whatever says that it is a token of ours, and whatever looks like a JWT, wherever it was put: as a
-# project's name, as a build's ID. Of ours the beginning stays, which tells it from others.
+# Whatever looks like a token of ours, wherever it was put: as a project's name, as a build's ID.
+# Its beginning stays, which tells it from others.
 _TOKEN = re.compile(TOKEN_PREFIX + r"[a-z2-7]{16,32}", re.IGNORECASE)
-_JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?")
 
 # What is looked at of a text at all, however long it is.
 _LOOKED_AT = 4 * LONGEST
@@ -21,7 +21,7 @@ def cleaned(text: str, longest: int = LONGEST) -> str:
     Control characters, and those that make text read in another order than it is written, become
     U+FFFD.
     """
-    text = _TOKEN.sub(_beginning, _JWT.sub("eyJ***", text[:_LOOKED_AT]))
+    text = redact(_TOKEN.sub(_beginning, text[:_LOOKED_AT]))
     if len(text) > longest:
         text = f"{text[: longest - 1]}…"
     if text.isprintable():

@@ -6,7 +6,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from layover.audit.models import AuditEvent, AuditQuery, PageKey
+from layover.audit.ports import Named
+from layover.builds.ports import BuildStore
 from layover.errors import StorageError
+from layover.identity.models import Organization, Principal, Project
+from layover.identity.ports import IdentityStore
 
 
 class MemoryAuditStore:
@@ -44,6 +48,33 @@ class MemoryAuditStore:
         old = sorted((event for event in self.events if event.at < time), key=lambda each: each.at)
         self.events = [event for event in self.events if event not in old[:limit]]
         return len(old[:limit])
+
+
+class MemoryAuditPlaces:
+    """The AuditPlaces of memory's other stores; tokens' places and holders are what a test says."""
+
+    def __init__(self, identity: IdentityStore, builds: BuildStore) -> None:
+        self._identity, self._builds = identity, builds
+        self.tokens: dict[str, Project | Organization] = {}
+        self.holders: dict[bytes, Principal] = {}
+
+    async def find_place(self, named: Named, key: str) -> Project | Organization | None:
+        match named:
+            case Named.PROJECT:
+                return await self._identity.find_project(key)
+            case Named.BUILD:
+                build = await self._builds.find(key)
+                if build is None:
+                    return None
+                return await self._identity.find_project(build.project_id)
+            case Named.TOKEN:
+                return self.tokens.get(key)
+            case Named.ORGANIZATION:
+                projects = await self._identity.list_projects([key])
+                return Organization(key, key, projects[0].created_at) if projects else None
+
+    async def find_holder(self, secret_hash: bytes) -> Principal | None:
+        return self.holders.get(secret_hash)
 
 
 def _is_asked_for(event: AuditEvent, query: AuditQuery) -> bool:

@@ -34,7 +34,9 @@ class Listed:
     def __init__(self) -> None:
         self.world = World()
         self.store = MemoryAuditStore()
-        self.log = AuditLog(self.store, self.world.identity, self.world.clock)
+        self.log = AuditLog(
+            self.store, self.world.audit_places, self.world.identity, self.world.clock
+        )
         self.listing = AuditListing(self.store, self.world.identity)
 
     async def fill(self) -> None:

@@ -1,11 +1,13 @@
 from collections.abc import Sequence
 from datetime import timedelta
+from hashlib import sha256
 
 import pytest
 
 from layover.audit.log import AuditLog
 from layover.audit.models import AuditEvent, Result
-from layover.identity.ids import new_secret
+from layover.audit.ports import Named
+from layover.identity.ids import new_secret, public_part
 from layover.identity.models import Grant, Organization, Principal, Role, TokenKind
 from layover.identity.origin import Origin
 from tests.unit.audit.memory import MemoryAuditStore
@@ -23,7 +25,13 @@ class Logged:
         self.world = World()
         self.store = MemoryAuditStore()
         self.seconds = 0.0
-        self.log = AuditLog(self.store, self.world.identity, self.world.clock, lambda: self.seconds)
+        self.log = AuditLog(
+            self.store,
+            self.world.audit_places,
+            self.world.identity,
+            self.world.clock,
+            lambda: self.seconds,
+        )
 
     async def places(self, by: Principal | None) -> Sequence[tuple[str | None, str | None]]:
         await self.log.record("x.do", by, ORIGIN)
@@ -55,7 +63,7 @@ async def test_an_event_says_who_what_where_from_where_and_how_it_ended() -> Non
             result=Result.DONE,
             address="192.0.2.1",
             request_id="0123456789abcdef",
-            details={"kind": "pull", "client": "docker/29.0", "token": "t1"},
+            details={"kind": "pull", "client": "docker/29.0", "token_id": "t1"},
         )
     ]
 
@@ -65,7 +73,7 @@ async def test_of_a_token_that_is_no_users_its_id_is_told() -> None:
     await logged.log.record("x.do", logged.world.project_token, ORIGIN)
     (event,) = logged.store.events
     assert (event.actor_kind, event.actor_id) == ("project", "t3")
-    assert "token" not in event.details
+    assert "token_id" not in event.details
 
 
 @pytest.mark.parametrize(
@@ -106,7 +114,7 @@ async def test_texts_of_strangers_are_cleaned_wherever_they_stand() -> None:
     by = Principal("t", TokenKind.PROJECT, "org1", project_id=PROJECT, name=bad)
     origin = Origin(bad, bad, "id")
     await logged.log.record("x.do", by, origin, subject=bad, details={"note": bad, "empty": ""})
-    await logged.log.login_refused("login.token", None, origin, {"note": bad})
+    await logged.log.login_refused("login.token", origin, details={"note": bad})
     await logged.log.close()
     for event in logged.store.events:
         assert "empty" not in event.details
@@ -150,7 +158,7 @@ async def test_a_flood_of_refused_logins_is_bounded_however_many_addresses_it_ha
     logged = Logged()
     for at in range(5_000):
         origin = Origin(f"10.0.{at // 256}.{at % 256}", "curl", "")
-        await logged.log.login_refused("login.token", None, origin, {"token": f"layover_{at:04}"})
+        await logged.log.login_refused("login.token", origin, token=f"layover_{at:040}")
     await logged.log.close()
     events = logged.store.events
     assert len(events) < 1_100
@@ -162,15 +170,53 @@ async def test_a_flood_of_refused_logins_is_bounded_however_many_addresses_it_ha
 async def test_addresses_of_one_ipv6_network_are_one_strangers() -> None:
     logged = Logged()
     for at in range(50):
-        await logged.log.login_refused("login.token", None, Origin(f"2001:db8::{at:x}"))
+        await logged.log.login_refused("login.token", Origin(f"2001:db8::{at:x}"))
     await logged.log.close()
     assert len(logged.store.events) == 2
+
+
+async def test_a_token_that_is_over_is_told_to_whose_it_was_and_never_whole() -> None:
+    logged = Logged()
+    secret = new_secret()
+    was = Principal("t9", TokenKind.PROJECT, "org1", project_id=PROJECT, name="of the pipeline")
+    logged.world.audit_places.holders[sha256(secret.encode()).digest()] = was
+    await logged.log.login_refused("login.registry", ORIGIN, token=secret)
+    await logged.log.login_refused("login.registry", ORIGIN, token=new_secret())
+    await logged.log.login_refused("login.registry", ORIGIN, token="eyJhbGciOiJub25lIn0.e30.")
+    await logged.log.close()
+    known, stranger, counted = logged.store.events
+    assert (known.organization_id, known.project_id, known.actor_id) == ("org1", PROJECT, "t9")
+    assert known.details["token"] == public_part(secret)
+    assert (stranger.organization_id, stranger.actor_kind) == (None, "nobody")
+    assert "token" not in counted.details
+    assert secret not in repr(logged.store.events)
+
+
+async def test_a_place_is_told_to_nobody_who_does_not_see_it() -> None:
+    logged = Logged()
+    user = logged.world.user
+    place = await logged.log.place_of(user, Named.PROJECT, PROJECT)
+    assert place is not None
+    assert place.id == PROJECT
+    organization = await logged.log.place_of(user, Named.ORGANIZATION, "org1")
+    assert organization is not None
+    assert organization.id == "org1"
+    for named, key in (
+        (Named.PROJECT, FOREIGN_PROJECT),
+        (Named.PROJECT, "never-was"),
+        (Named.PROJECT, ""),
+        (Named.PROJECT, PROJECT * 100),
+        (Named.ORGANIZATION, "org2"),
+        (Named.BUILD, "never-was"),
+        (Named.TOKEN, "never-was"),
+    ):
+        assert await logged.log.place_of(user, named, key) is None
 
 
 async def test_a_refused_login_waits_for_no_database() -> None:
     logged = Logged()
     logged.store.is_open.clear()
-    await logged.log.login_refused("login.token", logged.world.user, ORIGIN)
+    await logged.log.login_refused("login.password", ORIGIN, by=logged.world.user)
     assert logged.store.events == []
     logged.store.is_open.set()
     await logged.log.close()

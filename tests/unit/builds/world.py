@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from hashlib import sha256
 
+from layover.audit.log import AuditLog
 from layover.builds.address import PublicAddress
 from layover.builds.connections import ConnectionService
 from layover.builds.life import BuildService, CreatedBuild
@@ -15,6 +16,7 @@ from layover.builds.reports import ReportService
 from layover.identity.ids import new_secret
 from layover.identity.models import NewToken, Principal, Role, TokenKind
 from layover.identity.service import IdentityService
+from tests.unit.audit.memory import MemoryAuditPlaces, MemoryAuditStore
 from tests.unit.builds.memory import (
     Clock,
     MemoryBuilder,
@@ -42,6 +44,9 @@ class World:
             self.identity_store.add_project(project_id, "org1")
         self.identity_store.add_project(FOREIGN_PROJECT, "org2")
         self.identity = IdentityService(self.identity_store, self.clock)
+        self.audit_store = MemoryAuditStore()
+        self.audit_places = MemoryAuditPlaces(self.identity_store, self.store)
+        self.audit = AuditLog(self.audit_store, self.audit_places, self.identity, self.clock)
         self.address = PublicAddress("https://layover.example:5443")
         self.builds = BuildService(self.store, self.identity, self.address, self.clock)
         self.reports = ReportService(self.builds, self.store, self.clock)

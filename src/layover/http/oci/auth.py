@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from layover.audit.log import AuditLog
+from layover.audit.ports import Named
 from layover.errors import LayoverError
+from layover.http.auditing import Deed, record
 from layover.http.oci.errors import InvalidRequest, ScopeInsufficient
 from layover.http.origin import origin
 from layover.identity.access import Action, may, only_build
@@ -28,6 +31,13 @@ CATALOG_SCOPE = "registry:catalog:*"
 
 # The action that a scope names for what we call an action.
 _SCOPE_ACTIONS = {Action.PULL: "pull", Action.PUSH: "push", Action.DELETE: "delete"}
+
+# What the audit log calls what was not allowed.
+_DENIED = {
+    Action.PULL: "repositories.pull",
+    Action.PUSH: "repositories.push",
+    Action.DELETE: "repositories.delete",
+}
 
 # What a client is told to ask for: a push looks for what is there before it sends.
 _CHALLENGES = {Action.PULL: "pull", Action.PUSH: "pull,push", Action.DELETE: "delete"}
@@ -53,6 +63,14 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class Authorized:
+    """An authorized caller, and the project that it acts in."""
+
+    principal: Principal
+    project: Project
+
+
+@dataclass(frozen=True, slots=True)
 class Reader:
     """An authorized reader: who it is, what it asks for, and the project that it reads from."""
 
@@ -74,10 +92,12 @@ class Authenticator:
         identity: IdentityService,
         tokens: RegistryTokens,
         throttle: LoginThrottle,
+        audit: AuditLog,
         url: str,
     ) -> None:
         """`url` is how clients reach this server."""
-        self._identity, self._tokens, self._throttle = identity, tokens, throttle
+        self._identity, self._tokens = identity, tokens
+        self._throttle, self._audit = throttle, audit
         self._realm, self._service = f"{url}/token", url.partition("://")[2]
 
     async def caller(self, request: Request) -> Caller:
@@ -99,7 +119,7 @@ class Authenticator:
         try:
             return await self._identity.authenticate(secret)
         except Unauthenticated:
-            await self._throttle.failed(origin().address, secret)
+            await self._refuse(secret)
             raise
 
     async def _holder_of_registry_token(self, token: str) -> Caller:
@@ -109,9 +129,15 @@ class Authenticator:
             # Clients learn from a refusal that theirs has expired, every five minutes of a push:
             # whoever has one that we signed does not guess.
             if not self._tokens.issued(token):
-                await self._throttle.failed(origin().address, token)
+                await self._refuse(token)
             raise
         return Caller(await self._identity.principal_of(token_id), scopes)
+
+    async def _refuse(self, secret: str) -> None:
+        """Return when the refusal of a token that is not valid may be told."""
+        if secret:
+            await self._audit.login_refused("login.registry", origin(), token=secret)
+        await self._throttle.failed(origin().address, secret)
 
     async def authorize(
         self,
@@ -119,16 +145,16 @@ class Authenticator:
         repository: RepositoryName,
         action: Action,
         source: RepositoryName | None = None,
-    ) -> Principal:
-        """The caller, if it may do `action` in the repository.
+    ) -> Authorized:
+        """The caller and the project, if it may do `action` in the repository.
 
         With the `source` of a mount, its registry token has to cover pulling from there as
         well; whether it may, `may_pull` tells.
 
         Raises Unauthenticated, ScopeInsufficient, ProjectUnknown, ActionDenied.
         """
-        caller, _ = await self._authorized(request, repository, action, source)
-        return caller.principal
+        caller, project = await self._authorized(request, repository, action, source)
+        return Authorized(caller.principal, project)
 
     async def reader(self, request: Request, repository: RepositoryName) -> Reader:
         """Who reads from the repository, if it may; raises as `authorize` does."""
@@ -174,16 +200,27 @@ class Authenticator:
             raise ScopeInsufficient(repository.value, _SCOPE_ACTIONS[action])
         if source is not None and not caller.covers(source, Action.PULL):
             raise ScopeInsufficient(source.value, _SCOPE_ACTIONS[Action.PULL])
-        project = await self._identity.authorize(caller.principal, action, repository.project_id)
-        return caller, project
+        return caller, await self._permitted(caller.principal, action, repository)
 
     async def may_pull(self, principal: Principal, repository: RepositoryName) -> bool:
         """Whether an authorized caller may also pull from `repository`, as a mount's source."""
         try:
-            await self._identity.authorize(principal, Action.PULL, repository.project_id)
+            await self._permitted(principal, Action.PULL, repository)
         except IdentityError:
             return False
         return True
+
+    async def _permitted(
+        self, principal: Principal, action: Action, repository: RepositoryName
+    ) -> Project:
+        """The project. What identity denies is in the audit log when it raises that."""
+        try:
+            return await self._identity.authorize(principal, action, repository.project_id)
+        except IdentityError as error:
+            where = await self._audit.place_of(principal, Named.PROJECT, repository.project_id)
+            deed = Deed(_DENIED[action], principal, where, str(repository))
+            await record(self._audit, deed, error)
+            raise
 
     def challenge(self, request: Request, error: LayoverError) -> dict[str, str]:
         """The WWW-Authenticate header that tells a client where to get a registry token.

@@ -10,6 +10,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from layover.audit.log import AuditLog
+from layover.http.auditing import Deed, audited
 from layover.http.oci.auth import Authenticator
 from layover.http.oci.paths import repository_of
 from layover.http.oci.ranges import ByteRange, matches, parse_range
@@ -22,8 +24,8 @@ from layover.registry.manifests import Audience
 class BlobRoutes:
     """Reads and deletes the blobs that a repository shows."""
 
-    def __init__(self, authenticator: Authenticator, blobs: BlobService) -> None:
-        self._authenticator, self._blobs = authenticator, blobs
+    def __init__(self, authenticator: Authenticator, blobs: BlobService, audit: AuditLog) -> None:
+        self._authenticator, self._blobs, self._audit = authenticator, blobs, audit
 
     def routes(self) -> list[Route]:
         path = "/v2/{name:path}/blobs/{digest}"
@@ -64,8 +66,11 @@ class BlobRoutes:
 
     async def _delete(self, request: Request) -> Response:
         repository, digest = repository_of(request), Digest.parse(request.path_params["digest"])
-        await self._authenticator.authorize(request, repository, Action.DELETE)
-        await self._blobs.delete(repository, digest)
+        caller = await self._authenticator.authorize(request, repository, Action.DELETE)
+        subject = f"{repository}@{digest}"
+        deed = Deed("blobs.delete", caller.principal, caller.project, subject)
+        async with audited(self._audit, deed):
+            await self._blobs.delete(repository, digest)
         return Response(status_code=HTTPStatus.ACCEPTED)
 
 

@@ -1,6 +1,7 @@
 """/v2/NAME/manifests/REFERENCE, /v2/NAME/tags/list and /v2/NAME/referrers/DIGEST
 (distribution-spec v1.1.1, "Pulling manifests", "Pushing Manifests", "Content Discovery")."""
 
+from contextlib import AbstractAsyncContextManager
 from email.utils import format_datetime
 from http import HTTPStatus
 
@@ -8,7 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from layover.http.oci.auth import Authenticator
+from layover.audit.log import AuditLog
+from layover.http.auditing import Deed, audited
+from layover.http.oci.auth import Authenticator, Authorized
 from layover.http.oci.errors import TooManyTags
 from layover.http.oci.paths import bounded_body, next_page, page_limit, repository_of
 from layover.http.oci.ranges import matches
@@ -16,7 +19,7 @@ from layover.identity.access import Action, may_write_tag, saved_by
 from layover.identity.models import ActionDenied
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_INDEX
-from layover.oci.names import Tag, parse_reference
+from layover.oci.names import Reference, RepositoryName, Tag, parse_reference
 from layover.registry.manifests import MAX_MANIFEST_BYTES, Audience, ManifestService
 from layover.registry.models import ManifestTooLarge, Referrer
 
@@ -28,8 +31,10 @@ MAX_TAGS = 100
 class ManifestRoutes:
     """Manifests, and what is listed of them."""
 
-    def __init__(self, authenticator: Authenticator, manifests: ManifestService) -> None:
-        self._authenticator, self._manifests = authenticator, manifests
+    def __init__(
+        self, authenticator: Authenticator, manifests: ManifestService, audit: AuditLog
+    ) -> None:
+        self._authenticator, self._manifests, self._audit = authenticator, manifests, audit
 
     def routes(self) -> list[Route]:
         return [
@@ -85,7 +90,14 @@ class ManifestRoutes:
     async def _put(self, request: Request) -> Response:
         repository = repository_of(request)
         reference = parse_reference(request.path_params["reference"])
-        principal = await self._authenticator.authorize(request, repository, Action.PUSH)
+        pusher = await self._authenticator.authorize(request, repository, Action.PUSH)
+        async with self._audited("manifests.push", pusher, repository, reference) as deed:
+            return await self._put_authorized(request, repository, reference, deed)
+
+    async def _put_authorized(
+        self, request: Request, repository: RepositoryName, reference: Reference, deed: Deed
+    ) -> Response:
+        principal = deed.by
         tags = [Tag.parse(text) for text in dict.fromkeys(request.query_params.getlist("tag"))]
         if len(tags) > MAX_TAGS:
             raise TooManyTags(MAX_TAGS)
@@ -101,6 +113,8 @@ class ManifestRoutes:
             saved_by(principal, repository),
             tags,
         )
+        deed.details["digest"] = str(stored.digest)
+        deed.details["tags"] = ", ".join(tag.value for tag in tags)
         headers = {
             "Location": f"/v2/{repository}/manifests/{stored.digest}",
             "Docker-Content-Digest": str(stored.digest),
@@ -114,9 +128,18 @@ class ManifestRoutes:
     async def _delete(self, request: Request) -> Response:
         repository = repository_of(request)
         reference = parse_reference(request.path_params["reference"])
-        await self._authenticator.authorize(request, repository, Action.DELETE)
-        await self._manifests.delete(repository, reference)
+        deleter = await self._authenticator.authorize(request, repository, Action.DELETE)
+        action = "tags.delete" if isinstance(reference, Tag) else "manifests.delete"
+        async with self._audited(action, deleter, repository, reference):
+            await self._manifests.delete(repository, reference)
         return Response(status_code=HTTPStatus.ACCEPTED)
+
+    def _audited(
+        self, action: str, caller: Authorized, repository: RepositoryName, reference: Reference
+    ) -> AbstractAsyncContextManager[Deed]:
+        separator = ":" if isinstance(reference, Tag) else "@"
+        subject = f"{repository}{separator}{reference}"
+        return audited(self._audit, Deed(action, caller.principal, caller.project, subject))
 
     async def _tags(self, request: Request) -> Response:
         repository = repository_of(request)

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from layover.audit.log import AuditLog
 from layover.errors import LayoverError
 from layover.http.oci.auth import Authenticator
 from layover.http.oci.blobs import BlobRoutes
@@ -40,13 +41,14 @@ def oci_routes(
     identity: IdentityService,
     registry_tokens: RegistryTokens,
     throttle: LoginThrottle,
+    audit: AuditLog,
     blobs: BlobService,
     uploads: UploadService,
     manifests: ManifestService,
     url: str,
 ) -> list[Route]:
     """Every route of the registry; `url` is how clients reach this server."""
-    authenticator = Authenticator(identity, registry_tokens, throttle, url)
+    authenticator = Authenticator(identity, registry_tokens, throttle, audit, url)
 
     async def base(request: Request) -> Response:
         """distribution-spec v1.1.1, "Determining Support"."""
@@ -69,11 +71,11 @@ def oci_routes(
         # Without the slash too: nobody is sent elsewhere to find out.
         Route("/v2", base, methods=["GET"]),
         Route("/v2/", base, methods=["GET"]),
-        *UploadRoutes(authenticator, uploads, blobs).routes(),
-        *BlobRoutes(authenticator, blobs).routes(),
-        *ManifestRoutes(authenticator, manifests).routes(),
+        *UploadRoutes(authenticator, uploads, blobs, audit).routes(),
+        *BlobRoutes(authenticator, blobs, audit).routes(),
+        *ManifestRoutes(authenticator, manifests, audit).routes(),
         *CatalogRoutes(authenticator, manifests).routes(),
-        *TokenRoutes(authenticator, registry_tokens).routes(),
+        *TokenRoutes(authenticator, registry_tokens, audit).routes(),
     ]
     known = [
         Route(route.path, _answering(authenticator, route.endpoint), methods=list(route.methods))

@@ -8,9 +8,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from layover.audit.log import AuditLog
 from layover.http.oci.auth import CATALOG_SCOPE, Authenticator, check_user_name
 from layover.http.oci.errors import InvalidRequest
 from layover.http.oci.paths import bounded_body
+from layover.http.origin import origin
 from layover.identity.models import Principal
 from layover.identity.registry_tokens import CATALOG, LIFETIME, RegistryTokens, Scope
 
@@ -26,8 +28,10 @@ _MAX_FORM_FIELDS = 20
 class TokenRoutes:
     """Any holder of a token gets a registry token; what it can do is decided when it is used."""
 
-    def __init__(self, authenticator: Authenticator, tokens: RegistryTokens) -> None:
-        self._authenticator, self._tokens = authenticator, tokens
+    def __init__(
+        self, authenticator: Authenticator, tokens: RegistryTokens, audit: AuditLog
+    ) -> None:
+        self._authenticator, self._tokens, self._audit = authenticator, tokens, audit
 
     def routes(self) -> list[Route]:
         return [Route(TOKEN_PATH, self._token, methods=["GET", "POST"])]
@@ -39,6 +43,8 @@ class TokenRoutes:
             principal = (await self._authenticator.caller(request)).principal
             texts = request.query_params.getlist("scope")
         token = self._tokens.issue(principal, _scopes(texts))
+        # Clients log in for each push and pull.
+        await self._audit.record("login.registry", principal, origin(), is_counted=True)
         return JSONResponse(
             {
                 # Clients read the one or the other.

@@ -7,6 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from layover.audit.log import AuditLog
+from layover.http.auditing import Deed, record
 from layover.http.oci.auth import Authenticator
 from layover.http.oci.errors import InvalidRequest
 from layover.http.oci.paths import content, repository_of
@@ -24,9 +26,14 @@ class UploadRoutes:
     """Starts, continues, finishes and cancels upload sessions; mounts blobs."""
 
     def __init__(
-        self, authenticator: Authenticator, uploads: UploadService, blobs: BlobService
+        self,
+        authenticator: Authenticator,
+        uploads: UploadService,
+        blobs: BlobService,
+        audit: AuditLog,
     ) -> None:
-        self._authenticator, self._uploads, self._blobs = authenticator, uploads, blobs
+        self._authenticator, self._uploads = authenticator, uploads
+        self._blobs, self._audit = blobs, audit
 
     def routes(self) -> list[Route]:
         return [
@@ -42,14 +49,20 @@ class UploadRoutes:
         repository, query = repository_of(request), request.query_params
         is_mount = "mount" in query and "from" in query
         source = RepositoryName.parse(query["from"]) if is_mount else None
-        principal = await self._authenticator.authorize(request, repository, Action.PUSH, source)
+        pusher = await self._authenticator.authorize(request, repository, Action.PUSH, source)
         if "mount" in query:
             digest = Digest.parse(query["mount"])
             # Without pull on the source its blobs do not exist for this client: it uploads. When
             # it names no source, its project's repositories are looked in and no others
             # (distribution-spec v1.1.1, "Mounting a blob from another repository").
-            may_pull = source is None or await self._authenticator.may_pull(principal, source)
+            may_pull = source is None or await self._authenticator.may_pull(
+                pusher.principal, source
+            )
             if may_pull and await self._blobs.mount(source, repository, digest):
+                if source is not None and source != repository:
+                    subject, details = f"{repository}@{digest}", {"from": str(source)}
+                    deed = Deed("blobs.mount", pusher.principal, pusher.project, subject, details)
+                    await record(self._audit, deed)
                 return _created(repository, digest)
         elif "digest" in query:
             digest = Digest.parse(query["digest"])

@@ -7,11 +7,13 @@ from typing import Any
 from connectrpc.interceptor import Interceptor
 from connectrpc.server import ConnectASGIApplication
 
+from layover.audit.log import AuditLog
 from layover.builds.connections import ConnectionService
 from layover.builds.life import BuildService
 from layover.builds.listing import ListingService
 from layover.builds.pulls import PullService
 from layover.builds.reports import ReportService
+from layover.http.rpc.auditing import Auditing
 from layover.http.rpc.authentication import Authentication
 from layover.http.rpc.build_service import BuildRpc
 from layover.http.rpc.builds_service import BuildsRpc
@@ -47,6 +49,7 @@ def connect_apps(
     pulls: PullService,
     connections: ConnectionService,
     receipts: ReceiptService,
+    audit: AuditLog,
     now: Callable[[], datetime],
 ) -> list[tuple[str, ConnectOnly]]:
     """The services as (path, ASGI application); each handles all below `path + "/"`.
@@ -57,8 +60,10 @@ def connect_apps(
     # Authentication first: the library runs a leading interceptor of its kind before it reads
     # the request's message.
     interceptors: Iterable[Interceptor] = (
-        Authentication(identity, throttle, trust),
+        Authentication(identity, throttle, trust, audit),
         ErrorTranslation(),
+        # Behind it, where errors are still what services raise.
+        Auditing(audit),
     )
     build_rpc = BuildRpc(builds, reports, listing, pulls, connections, now)
     builds_rpc = BuildsRpc(builds, reports, listing, receipts, pulls.address)

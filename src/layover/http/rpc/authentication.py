@@ -5,6 +5,7 @@ from typing import Any
 
 from connectrpc.request import RequestContext
 
+from layover.audit.log import AuditLog
 from layover.http.origin import origin
 from layover.http.rpc.errors import to_connect_error
 from layover.identity.ids import TOKEN_PREFIX
@@ -36,9 +37,14 @@ class Authentication:
     """
 
     def __init__(
-        self, identity: IdentityService, throttle: LoginThrottle, trust: TrustService
+        self,
+        identity: IdentityService,
+        throttle: LoginThrottle,
+        trust: TrustService,
+        audit: AuditLog,
     ) -> None:
-        self._identity, self._throttle, self._trust = identity, throttle, trust
+        self._identity, self._throttle = identity, throttle
+        self._trust, self._audit = trust, audit
 
     async def on_start(self, ctx: RequestContext[Any, Any]) -> Token[Principal | None]:
         secret = _bearer(ctx.request_headers.get("authorization", ""))
@@ -55,6 +61,8 @@ class Authentication:
 
     async def _wait(self, secret: str, ctx: RequestContext[Any, Any]) -> None:
         """Return when the refusal of a token that is not valid may be told."""
+        if secret:
+            await self._audit.login_refused("login.token", origin(), token=secret)
         try:
             await self._throttle.failed(origin().address, secret)
         except TooManyAttempts as error:

@@ -88,6 +88,7 @@ class Api:
                 world.clock,
                 LONGEST_COLLECTION,
             ),
+            world.audit,
             world.clock,
         )
         # As app.py mounts them.
