@@ -33,8 +33,11 @@ from layover.adapters.sql.builds import SqlBuildStore
 from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.images import SqlSavedImages
 from layover.adapters.sql.migrate import SchemaWatch, migrate
+from layover.adapters.sql.organizations import SqlOrganizationStore
+from layover.adapters.sql.projects import SqlProjectStore
 from layover.adapters.sql.registry import SqlRegistryStore
 from layover.adapters.sql.retention import SqlRetentionStore
+from layover.adapters.sql.tokens import SqlTokenStore
 from layover.adapters.sql.trust import SqlTrustStore
 from layover.adapters.sql.uploads import SqlUploadStore
 from layover.audit.log import AuditLog
@@ -54,12 +57,15 @@ from layover.http.middleware import surrounded
 from layover.http.oci.routes import oci_routes
 from layover.http.origin import TrustedProxies
 from layover.http.protocol import BoundedHttpProtocol
-from layover.http.rpc import connect_apps
+from layover.http.rpc import Management, connect_apps
 from layover.http.tls import ServerLoop, server_context
 from layover.identity.ids import new_id
+from layover.identity.organizations import OrganizationService
+from layover.identity.projects import ProjectService
 from layover.identity.registry_tokens import KEY_BYTES, RegistryTokens
 from layover.identity.service import IdentityService
 from layover.identity.throttle import Limits, LoginThrottle
+from layover.identity.tokens import TokenService
 from layover.identity.trust_service import TrustService
 from layover.registry.blobs import BlobService
 from layover.registry.manifests import ManifestService
@@ -281,6 +287,14 @@ async def running(
             settings.reaper_interval,
         )
 
+        organizations = OrganizationService(SqlOrganizationStore(database), _now)
+        projects = ProjectService(SqlProjectStore(database), identity, organizations, _now)
+        management = Management(
+            organizations,
+            projects,
+            TokenService(SqlTokenStore(database), identity, organizations, _now),
+        )
+
         builders: list[Builder] = [*_remote_builders(settings)]
         if not builders:
             embedded = _embedded_builder(settings)
@@ -290,8 +304,11 @@ async def running(
         connections = ConnectionService(builds, build_store, pool, _now, settings.builder_wait)
 
         async def clean_up() -> None:
+            # First: what was uploaded to a deleted project is over by that.
+            await projects.clear_deleted()
             await uploads.clean_up()
             await identity.forget_expired_tokens()
+            await organizations.forget_over_invitations()
             await audit.forget_older_than(settings.audit_retention)
 
         async def watch_schema() -> None:
@@ -323,7 +340,7 @@ async def running(
             ),
         ]
         for path, service in connect_apps(
-            *(identity, throttle, trust),
+            *(identity, throttle, trust, management),
             builds,
             reports,
             listing,

@@ -22,6 +22,10 @@ class PublicAddress:
     def build_url(self, build_id: str) -> str:
         return f"{self.url.rstrip('/')}/builds/{build_id}"
 
+    def join_url(self, secret: str) -> str:
+        """The page on which whoever has an invitation's secret joins by it."""
+        return f"{self.url.rstrip('/')}/join/{secret}"
+
     def reference(self, project_id: str, tag: str) -> str:
         return f"{self.registry_host}/{project_id}:{tag}"
 

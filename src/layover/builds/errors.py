@@ -107,6 +107,16 @@ class EngineUnsupported(BuildError):
         self.engine = engine
 
 
+class CacheShared(BuildError):
+    """A project's cache cannot be emptied: it is not the project's alone."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a builder's cache is shared by the projects that build on it, and cannot be emptied"
+            " for one of them: build with --no-cache to use none of it"
+        )
+
+
 class NoBuilderConfigured(BuildError):
     """The server has no builder at all."""
 

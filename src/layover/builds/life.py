@@ -106,7 +106,9 @@ class BuildService:
         await self._store.add(build)
         names = {f"{project.id}:{tag}" for tag in tags}
         names |= self._address.own_names(project.id, options)
-        token = await self._identity.create_build_token(project, build_id, frozenset(names))
+        token = await self._identity.create_build_token(
+            principal, project, build_id, frozenset(names)
+        )
         _log.info("build_created", build_id=build_id, project_id=project.id, save=build.is_saved)
         return CreatedBuild(build, token)
 

@@ -1,6 +1,7 @@
 """What a client needs to save a build's images and to pull them again: names and tokens."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from layover.builds.address import PublicAddress
 from layover.builds.errors import (
@@ -13,7 +14,7 @@ from layover.builds.life import BuildService
 from layover.builds.models import Build, BuildStatus, SavedImage
 from layover.builds.ports import SavedImages
 from layover.identity.access import Action
-from layover.identity.models import Principal
+from layover.identity.models import Principal, Project
 from layover.identity.service import IdentityService
 
 USERNAME = "x-token"
@@ -80,13 +81,23 @@ class PullService:
 
         Raises ProjectNotGiven when neither is and the caller sees several projects.
         """
+        project, until = await self.pullable(principal, project_id, build_id)
+        return await self._identity.create_pull_token(
+            principal, project, build_id or None, until=until
+        )
+
+    async def pullable(
+        self, principal: Principal, project_id: str | None, build_id: str | None
+    ) -> tuple[Project, datetime | None]:
+        """The project of which, or of one build of which, the caller may make a pull token.
+
+        With the build's end as far as it has one. Raises ProjectNotGiven, ProjectUnknown,
+        ActionDenied; of a build BuildUnknown, BuildGone.
+        """
         until = None
         if build_id:
             build = await self._builds.find(principal, build_id, Action.CREATE_PULL_TOKEN)
             if project_id and project_id != build.project_id:
                 raise BuildUnknown(build_id)
             project_id, until = build.project_id, build.expires_at
-        project = await self._builds.project(principal, Action.CREATE_PULL_TOKEN, project_id)
-        return await self._identity.create_pull_token(
-            principal, project, build_id or None, until=until
-        )
+        return await self._builds.project(principal, Action.CREATE_PULL_TOKEN, project_id), until

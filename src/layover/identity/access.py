@@ -33,6 +33,7 @@ class Action(StrEnum):
     CREATE_PROJECT = "create projects"
     # On the server; SEE_AUDIT too, of what is in no organization's log.
     CREATE_ORGANIZATION = "create organizations"
+    MANAGE_OWN_TOKENS = "manage a user's own tokens"
 
 
 _PULLS = frozenset({Action.SEE_PROJECT, Action.PULL})
@@ -47,8 +48,9 @@ _WORKS = _PULLS | {
     Action.KEEP_BUILD,
     Action.CREATE_PULL_TOKEN,
 }
-_EVERYTHING = frozenset(Action) - {Action.CREATE_ORGANIZATION}
-_ON_SERVER = frozenset({Action.CREATE_ORGANIZATION, Action.SEE_AUDIT})
+_OF_ADMINS = frozenset({Action.CREATE_ORGANIZATION, Action.SEE_AUDIT})
+_OF_USERS = frozenset({Action.MANAGE_OWN_TOKENS})
+_EVERYTHING = frozenset(Action) - {Action.CREATE_ORGANIZATION} - _OF_USERS
 
 # Nothing but a user in person makes what outlives it: members, tokens that stay, trust policies.
 # So what a stolen token did is over when that token is revoked.
@@ -75,7 +77,9 @@ _OF_TOKENS: dict[TokenKind, frozenset[Action]] = {
 def may(principal: Principal, action: Action, where: Project | Organization | None) -> bool:
     """Whether the caller may do `action` in a project, in an organization, or on the server."""
     if where is None:
-        return action in _ON_SERVER and principal.is_admin
+        if principal.kind is not TokenKind.USER:
+            return False
+        return action in _OF_USERS or (principal.is_admin and action in _OF_ADMINS)
     return action in _rights(principal, where)
 
 

@@ -10,6 +10,7 @@ from layover.identity.models import (
     Principal,
     Project,
     ProjectPolicy,
+    Role,
     TokenKind,
 )
 from layover.identity.trust import TrustPolicy
@@ -33,8 +34,17 @@ class IdentityStore(Protocol):
         """The build behind a token that was revoked, as a build's is when the build ends."""
         ...
 
-    async def add_token(self, token: NewToken) -> None:
-        """Keep a token. Raises Unauthenticated when the trust policy that it is by is gone."""
+    async def add_token(
+        self, token: NewToken, check_role: Callable[[Role | None], None] | None = None
+    ) -> None:
+        """Keep a token, unless what it would rest on has ended.
+
+        Where a user made it for an organization, `check_role` gets the role that the user has
+        there now, and raises where that is not enough. One that another token made ends with that
+        one, but for a build's, which ends with it only when it is revoked. Raises Unauthenticated
+        when that token is over, or the trust policy that it is by is gone; ProjectUnknown or
+        OrganizationUnknown when what the token is for was deleted.
+        """
         ...
 
     async def revoke_build_tokens(self, build_id: str, kind: TokenKind, now: datetime) -> None:
@@ -46,7 +56,10 @@ class IdentityStore(Protocol):
         ...
 
     async def delete_over_tokens(self, expired_by: datetime, revoked_by: datetime) -> int:
-        """Forget the tokens that expired or were revoked by then; return how many."""
+        """Forget the tokens that expired or were revoked by then; return how many.
+
+        One that made tokens of builds that run still stays as long as they do.
+        """
         ...
 
     async def find_project(self, project_id: str) -> Project | None:
@@ -58,9 +71,13 @@ class IdentityStore(Protocol):
         ...
 
     async def change_policy(
-        self, project_id: str, change: Callable[[ProjectPolicy], ProjectPolicy]
+        self,
+        project_id: str,
+        change: Callable[[ProjectPolicy], ProjectPolicy],
+        name: str | None = None,
     ) -> Project | None:
-        """Replace the project's policy with what `change` makes of it; return the project.
+        """Replace the project's policy with what `change` makes of it, and its name with `name`
+        where there is one; return the project.
 
         None when there is no such project. `change` may be called again, and may raise.
         """

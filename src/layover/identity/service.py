@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from layover.identity.access import Action, may, sees
@@ -11,14 +12,18 @@ from layover.identity.models import (
     FirstTenant,
     Grant,
     NewToken,
+    Organization,
+    OrganizationUnknown,
     Principal,
     Project,
     ProjectPolicy,
     ProjectUnknown,
+    Role,
     TokenKind,
     TradedToken,
     Unauthenticated,
 )
+from layover.identity.names import checked_name
 from layover.identity.ports import IdentityStore
 from layover.identity.retention import check_policy
 
@@ -105,28 +110,59 @@ class IdentityService:
         principal: Principal,
         project_id: str,
         change: Callable[[ProjectPolicy], ProjectPolicy],
+        name: str | None = None,
     ) -> Project:
         """Replace the project's policy with what `change` makes of it; return the project.
 
         It holds for what is saved or pushed from now on: what is there keeps its time, also
-        where that is beyond a new maximum. Raises ProjectUnknown, ActionDenied, InvalidRetention.
+        where that is beyond a new maximum. With a `name` the project is called that from now on.
+        Raises ProjectUnknown, ActionDenied, InvalidRetention, InvalidName.
         """
         await self.authorize(principal, Action.UPDATE_PROJECT, project_id)
+        if name is not None:
+            name = checked_name(name, "a project's name")
 
         def checked(policy: ProjectPolicy) -> ProjectPolicy:
             policy = change(policy)
             check_policy(policy)
             return policy
 
-        project = await self._store.change_policy(project_id, checked)
+        project = await self._store.change_policy(project_id, checked, name)
         if project is None:
             raise ProjectUnknown(project_id)
         return project
 
+    async def narrowed(self, principal: Principal, organization_id: str) -> Principal:
+        """The caller as far as that one organization goes.
+
+        Raises OrganizationUnknown, alike for one that does not exist and for another one.
+        """
+        match principal.kind:
+            case TokenKind.USER:
+                role = principal.roles.get(organization_id)
+                narrow = {organization_id: role} if role is not None else {}
+                is_known, principal = role is not None, replace(principal, roles=narrow)
+            case TokenKind.CI:
+                projects = await self._find_projects(principal.grants)
+                grants = {
+                    project.id: principal.grants[project.id]
+                    for project in projects
+                    if project.organization_id == organization_id
+                }
+                is_known, principal = bool(grants), replace(principal, grants=grants)
+            case _:
+                is_known = principal.organization_id == organization_id
+        if not is_known:
+            raise OrganizationUnknown(organization_id)
+        return principal
+
     async def create_build_token(
-        self, project: Project, build_id: str, tags: frozenset[str]
+        self, creator: Principal, project: Project, build_id: str, tags: frozenset[str]
     ) -> str:
-        """A token that drives one build and writes `tags`, each as NAME:TAG."""
+        """A token that drives one build and writes `tags`, each as NAME:TAG.
+
+        It ends, and with it the build, when what its creator may do there ends.
+        """
         return await self._create_token(
             Principal(
                 token_id=new_id(),
@@ -138,6 +174,9 @@ class IdentityService:
             ),
             f"build {build_id}",
             BUILD_TOKEN_LIFETIME,
+            creator,
+            Action.CREATE_BUILD,
+            project,
         )
 
     async def end_build_token(self, build_id: str) -> None:
@@ -171,6 +210,8 @@ class IdentityService:
             f"pull build {build_id}" if build_id else f"pull from project {project.id}",
             lifetime if until is None else min(lifetime, until - self._now()),
             creator,
+            Action.CREATE_PULL_TOKEN,
+            project,
         )
 
     async def trade(self, caller: Principal, project: Project, *, pull_only: bool) -> TradedToken:
@@ -192,8 +233,29 @@ class IdentityService:
             caller.name,
             TRADED_LIFETIME,
             caller,
+            Action.CREATE_PULL_TOKEN,
+            project,
         )
         return TradedToken(secret, self._now() + TRADED_LIFETIME)
+
+    async def issue(
+        self,
+        made: Principal,
+        description: str,
+        lifetime: timedelta | None,
+        creator: Principal,
+        action: Action,
+        where: Project | Organization | None,
+    ) -> tuple[str, str]:
+        """Make a token bound as `made` is, which `creator` may as it may do `action`, there.
+
+        Returns its ID and its secret. For whoever has authorized that; in the transaction it is
+        asked again. Raises what `authorize` raises, Unauthenticated when the creator's own token
+        ended meanwhile.
+        """
+        made = replace(made, token_id=new_id())
+        secret = await self._create_token(made, description, lifetime, creator, action, where)
+        return made.token_id, secret
 
     async def bootstrap(
         self, keep: Callable[[str], None], discard: Callable[[], None]
@@ -240,12 +302,14 @@ class IdentityService:
         principal: Principal,
         description: str,
         lifetime: timedelta | None,
-        creator: Principal | None = None,
+        creator: Principal,
+        action: Action,
+        where: Project | Organization | None,
     ) -> str:
         secret = new_secret()
         now = self._now()
-        is_foreign = creator is not None and creator.kind is TokenKind.CI
-        made_by_token = creator is not None and creator.user_id is None and not is_foreign
+        is_foreign = creator.kind is TokenKind.CI
+        made_by_token = creator.user_id is None and not is_foreign
         await self._store.add_token(
             NewToken(
                 principal,
@@ -253,14 +317,36 @@ class IdentityService:
                 description,
                 created_at=now,
                 expires_at=None if lifetime is None else now + lifetime,
-                created_by=creator.user_id if creator else None,
-                parent_id=creator.token_id if creator and made_by_token else None,
+                created_by=creator.user_id,
+                parent_id=creator.token_id if made_by_token else None,
                 trust_policy_id=(
-                    creator.policies[principal.project_id or ""] if creator and is_foreign else None
+                    creator.policies[principal.project_id or ""] if is_foreign else None
                 ),
-            )
+            ),
+            _role_check(creator, action, where),
         )
         return secret
+
+
+def _role_check(
+    creator: Principal, action: Action, where: Project | Organization | None
+) -> Callable[[Role | None], None]:
+    """Raises unless a user with that role in the organization may do `action` there."""
+
+    def check(role: Role | None) -> None:
+        if creator.user_id is None or where is None:
+            return
+        organization_id = where.organization_id if isinstance(where, Project) else where.id
+        now = replace(creator, roles={organization_id: role} if role is not None else {})
+        if may(now, action, where):
+            return
+        if sees(now, where):
+            raise ActionDenied(action)
+        if isinstance(where, Project):
+            raise ProjectUnknown(where.id)
+        raise OrganizationUnknown(where.id)
+
+    return check
 
 
 def _hash(secret: str) -> bytes:

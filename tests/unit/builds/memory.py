@@ -24,6 +24,7 @@ from layover.identity.models import (
     Principal,
     Project,
     ProjectPolicy,
+    Role,
     TokenKind,
 )
 from layover.registry.models import Gone
@@ -291,7 +292,9 @@ class MemoryIdentityStore:
     async def find_ended_build(self, secret_hash: bytes, now: datetime) -> Principal | None:
         return self._ended.get(secret_hash)
 
-    async def add_token(self, token: NewToken) -> None:
+    async def add_token(
+        self, token: NewToken, check_role: Callable[[Role | None], None] | None = None
+    ) -> None:
         self._tokens[token.secret_hash] = (token.principal, token.expires_at)
 
     async def revoke_build_tokens(self, build_id: str, kind: TokenKind, now: datetime) -> None:
@@ -324,11 +327,14 @@ class MemoryIdentityStore:
         ]
 
     async def change_policy(
-        self, project_id: str, change: Callable[[ProjectPolicy], ProjectPolicy]
+        self,
+        project_id: str,
+        change: Callable[[ProjectPolicy], ProjectPolicy],
+        name: str | None = None,
     ) -> Project | None:
         project = self._projects.get(project_id)
         if project is not None:
-            project = replace(project, policy=change(project.policy))
+            project = replace(project, policy=change(project.policy), name=name or project.name)
             self._projects[project_id] = project
         return project
 

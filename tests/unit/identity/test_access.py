@@ -128,12 +128,18 @@ def test_a_token_does_not_open_a_later_project_of_the_same_id(name: str) -> None
 
 def test_an_administrator_makes_organizations_and_sees_no_other_for_it() -> None:
     admin = user(Role.VIEWER, is_admin=True)
-    on_server = {Action.CREATE_ORGANIZATION, Action.SEE_AUDIT}
+    on_server = {Action.CREATE_ORGANIZATION, Action.SEE_AUDIT, Action.MANAGE_OWN_TOKENS}
     assert {action for action in Action if may(admin, action, None)} == on_server
     assert not may(admin, Action.SEE_AUDIT, PROJECT)
     assert not sees(admin, ABROAD)
     assert not may(admin, Action.PUSH, PROJECT)
-    assert not any(may(USER, action, None) for action in Action)
+
+
+def test_a_user_in_person_and_nobody_else_has_tokens_of_its_own() -> None:
+    for name, (caller, _) in CALLERS.items():
+        mine = {action for action in Action if may(caller, action, None)}
+        is_user = name in ("owner", "member", "viewer")
+        assert mine == ({Action.MANAGE_OWN_TOKENS} if is_user else set())
 
 
 def test_every_kind_of_caller_is_in_the_table() -> None:

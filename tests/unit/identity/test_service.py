@@ -117,7 +117,7 @@ async def test_unknown_expired_and_revoked_tokens_are_refused_alike(
 ) -> None:
     project = await mine(identity)
     pull = await identity.create_pull_token(CREATOR, project)
-    build = await identity.create_build_token(project, "b1", frozenset({"b1"}))
+    build = await identity.create_build_token(CREATOR, project, "b1", frozenset({"b1"}))
     await identity.end_build_token("b1")
     clock.advance(PULL_TOKEN_LIFETIME)
     refusals = []
@@ -130,7 +130,7 @@ async def test_unknown_expired_and_revoked_tokens_are_refused_alike(
 
 async def test_a_builds_token_is_bound_to_it_and_ends_with_it(identity: IdentityService) -> None:
     project = await mine(identity)
-    secret = await identity.create_build_token(project, "b1", frozenset({"b1", "main"}))
+    secret = await identity.create_build_token(CREATOR, project, "b1", frozenset({"b1", "main"}))
     principal = await identity.authenticate(secret)
     assert (principal.kind, principal.project_id, principal.build_id, principal.tags) == (
         TokenKind.BUILD,
@@ -148,7 +148,9 @@ async def test_a_builds_token_is_bound_to_it_and_ends_with_it(identity: Identity
 async def test_a_builds_token_does_not_outlast_its_lifetime(
     identity: IdentityService, clock: Clock
 ) -> None:
-    secret = await identity.create_build_token(await mine(identity), "b1", frozenset({"b1"}))
+    secret = await identity.create_build_token(
+        CREATOR, await mine(identity), "b1", frozenset({"b1"})
+    )
     clock.advance(BUILD_TOKEN_LIFETIME - timedelta(seconds=1))
     assert await identity.authenticate(secret)
     clock.advance(timedelta(seconds=1))
@@ -169,7 +171,7 @@ async def test_a_pull_token_outlives_the_builds_own(identity: IdentityService) -
 async def test_what_a_token_made_ends_with_it(identity: IdentityService) -> None:
     project = await mine(identity)
     build = await identity.authenticate(
-        await identity.create_build_token(project, "b1", frozenset({"b1"}))
+        await identity.create_build_token(CREATOR, project, "b1", frozenset({"b1"}))
     )
     made = await identity.create_pull_token(build, project)
     assert await identity.authenticate(made)

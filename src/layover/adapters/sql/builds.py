@@ -136,7 +136,7 @@ class SqlBuildStore:
         self, build_id: str, status: BuildStatus, error: str | None, now: datetime
     ) -> bool:
         def work(connection: Connection) -> bool:
-            ended = _end(connection, builds.c.id == build_id, status, error, now)
+            ended = end_builds(connection, builds.c.id == build_id, status, error, now)
             return bool(ended)
 
         return await self._database.write(work)
@@ -146,7 +146,7 @@ class SqlBuildStore:
         # between stays alive.
         condition = builds.c.seen_at < seen_before
         return await self._database.write(
-            lambda connection: _end(connection, condition, BuildStatus.CANCELED, error, now)
+            lambda connection: end_builds(connection, condition, BuildStatus.CANCELED, error, now)
         )
 
     async def delete(self, build_id: str, now: datetime) -> bool:
@@ -333,7 +333,7 @@ class SqlBuildStore:
         return await self._database.read(_count_leases)
 
 
-def _end(
+def end_builds(
     connection: Connection,
     condition: ColumnElement[bool],
     status: BuildStatus,

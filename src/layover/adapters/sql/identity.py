@@ -14,6 +14,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    exists,
     insert,
     or_,
     select,
@@ -33,9 +34,11 @@ from layover.adapters.sql.schema import (
 from layover.identity.models import (
     FirstTenant,
     NewToken,
+    OrganizationUnknown,
     Principal,
     Project,
     ProjectPolicy,
+    ProjectUnknown,
     Role,
     TokenKind,
     Unauthenticated,
@@ -112,18 +115,17 @@ class SqlIdentityStore:
             is_admin=bool(row.is_admin),
         )
 
-    async def add_token(self, token: NewToken) -> None:
-        statement = _insert_token(token)
-
+    async def add_token(
+        self, token: NewToken, check_role: Callable[[Role | None], None] | None = None
+    ) -> None:
         def work(connection: Connection) -> None:
-            if token.trust_policy_id is not None:
-                # Held, so that it goes either before this token or with it.
-                query = select(trust_policies.c.id).where(
-                    trust_policies.c.id == token.trust_policy_id
+            _check_bindings(connection, token)
+            if token.created_by is not None and check_role is not None:
+                check_role(
+                    role_of(connection, token.created_by, token.principal.organization_id or "")
                 )
-                if connection.execute(query.with_for_update(read=True)).first() is None:
-                    raise Unauthenticated
-            connection.execute(statement)
+            expires_at = _expiry(connection, token)
+            connection.execute(_insert_token(replace(token, expires_at=expires_at)))
 
         await self._database.write(work)
 
@@ -143,8 +145,15 @@ class SqlIdentityStore:
         await self._database.write(lambda connection: connection.execute(statement, rows))
 
     async def delete_over_tokens(self, expired_by: datetime, revoked_by: datetime) -> int:
+        child = tokens.alias("child")
         statement = delete(tokens).where(
-            or_(tokens.c.expires_at <= expired_by, tokens.c.revoked_at <= revoked_by)
+            or_(tokens.c.expires_at <= expired_by, tokens.c.revoked_at <= revoked_by),
+            ~exists().where(
+                child.c.parent_id == tokens.c.id,
+                child.c.kind == TokenKind.BUILD.value,
+                child.c.revoked_at.is_(None),
+                child.c.expires_at > expired_by,
+            ),
         )
         return await self._database.write(lambda connection: connection.execute(statement).rowcount)
 
@@ -162,18 +171,25 @@ class SqlIdentityStore:
         return [_project(row) for row in rows]
 
     async def change_policy(
-        self, project_id: str, change: Callable[[ProjectPolicy], ProjectPolicy]
+        self,
+        project_id: str,
+        change: Callable[[ProjectPolicy], ProjectPolicy],
+        name: str | None = None,
     ) -> Project | None:
         def work(connection: Connection) -> Project | None:
             row = connection.execute(_PROJECT_BY_ID, {"key": project_id}).first()
             if row is None:
                 return None
             project = _project(row)
-            project = replace(project, policy=change(project.policy))
+            project = replace(
+                project,
+                policy=change(project.policy),
+                name=project.name if name is None else name,
+            )
             connection.execute(
                 update(projects)
                 .where(projects.c.id == project_id)
-                .values(_policy_values(project.policy))
+                .values(name=project.name, **policy_values(project.policy))
             )
             return project
 
@@ -215,7 +231,7 @@ class SqlIdentityStore:
                     organization_id=organization_id,
                     name=tenant.project_name,
                     created_at=now,
-                    **_policy_values(ProjectPolicy()),
+                    **policy_values(ProjectPolicy()),
                 )
             )
             connection.execute(
@@ -262,7 +278,7 @@ def _project(row: Row[Any]) -> Project:
     )
 
 
-def _policy_values(policy: ProjectPolicy) -> dict[str, int | bool | None]:
+def policy_values(policy: ProjectPolicy) -> dict[str, int | bool | None]:
     return {
         "retention_seconds": int(policy.retention.total_seconds()),
         "max_retention_seconds": int(policy.max_retention.total_seconds()),
@@ -275,11 +291,66 @@ def revoke(connection: Connection, token_ids: Select[tuple[str]], now: datetime)
     """Revoke these tokens, and what those made, and so on; return how many that were."""
     made = token_ids.cte("made", recursive=True)
     made = made.union(select(tokens.c.id).where(tokens.c.parent_id == made.c.id))
-    return connection.execute(
+    revoked = connection.execute(
         update(tokens)
         .where(tokens.c.id.in_(select(made.c.id)), tokens.c.revoked_at.is_(None))
         .values(revoked_at=now)
-    ).rowcount
+        # SQLite counts no rows of a statement that begins WITH.
+        .returning(tokens.c.id)
+    )
+    return len(revoked.all())
+
+
+def role_of(connection: Connection, user_id: str, organization_id: str) -> Role | None:
+    """The user's role in the organization, None for none. Held until the transaction ends."""
+    role = connection.execute(
+        select(memberships.c.role)
+        .where(memberships.c.user_id == user_id, memberships.c.organization_id == organization_id)
+        .with_for_update(read=True)
+    ).scalar()
+    return None if role is None else Role(role)
+
+
+def _check_bindings(connection: Connection, token: NewToken) -> None:
+    """Raise ProjectUnknown or OrganizationUnknown when what the token is for was deleted.
+
+    Unauthenticated when the trust policy that it is by is gone.
+    """
+    if token.trust_policy_id is not None:
+        # Held, so that it goes either before this token or with it.
+        trusted = select(trust_policies.c.id).where(trust_policies.c.id == token.trust_policy_id)
+        if connection.execute(trusted.with_for_update(read=True)).first() is None:
+            raise Unauthenticated
+    principal = token.principal
+    for table, key, unknown in (
+        (projects, principal.project_id, ProjectUnknown),
+        (organizations, principal.organization_id, OrganizationUnknown),
+    ):
+        if key is not None:
+            query = select(table.c.deleted_at).where(table.c.id == key)
+            found = connection.execute(query.with_for_update(read=True)).first()
+            if found is None or found.deleted_at is not None:
+                raise unknown(key)
+
+
+def _expiry(connection: Connection, token: NewToken) -> datetime | None:
+    """When the token ends: with the one that made it at the latest, but for a build's.
+
+    Raises Unauthenticated when that one is over.
+    """
+    if token.parent_id is None:
+        return token.expires_at
+    parent = connection.execute(
+        select(tokens.c.expires_at, tokens.c.revoked_at)
+        .where(tokens.c.id == token.parent_id)
+        .with_for_update(read=True)
+    ).first()
+    if parent is None or parent.revoked_at is not None:
+        raise Unauthenticated
+    until: datetime | None = parent.expires_at
+    if until is None or token.principal.kind is TokenKind.BUILD:
+        return token.expires_at
+    return min(until, token.expires_at or until)
 
 
 def _insert_token(token: NewToken) -> Insert:

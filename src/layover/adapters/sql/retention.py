@@ -26,6 +26,7 @@ from sqlalchemy import (
 
 from layover.adapters.sql import server_leases
 from layover.adapters.sql.database import Database
+from layover.adapters.sql.identity import revoke
 from layover.adapters.sql.receipt_rows import decided, open_receipts, reason_of
 from layover.adapters.sql.registry_rows import TO_BLOB, TO_MANIFEST, delete_manifests, parts
 from layover.adapters.sql.retention_rows import (
@@ -50,6 +51,7 @@ from layover.adapters.sql.schema import (
     retained_manifests,
     retentions,
     tags,
+    tokens,
     tombstones,
 )
 from layover.retention.models import (
@@ -281,7 +283,7 @@ def _release_ended(
     if len(named) == limit:
         return limit
     released = _release_manifests(connection, ended, now, limit)
-    if released == limit or not _forget_builds(connection, ended, removals):
+    if released == limit or not _forget_builds(connection, ended, now, removals):
         return limit
     connection.execute(delete(retentions).where(retentions.c.id.in_(ended)))
     return len(ended)
@@ -328,7 +330,9 @@ def _release_manifests(
     return len(retained)
 
 
-def _forget_builds(connection: Connection, ended: dict[int, Any], removals: list[Removal]) -> bool:
+def _forget_builds(
+    connection: Connection, ended: dict[int, Any], now: datetime, removals: list[Removal]
+) -> bool:
     """Delete the builds with what they reported; False when some of their logs are left."""
     over = [row for row in ended.values() if row.build_id is not None]
     build_ids = [row.build_id for row in over]
@@ -338,6 +342,8 @@ def _forget_builds(connection: Connection, ended: dict[int, Any], removals: list
         return False
     # Their steps and Dockerfiles go with them: ON DELETE CASCADE.
     connection.execute(delete(builds).where(builds.c.id.in_(build_ids)))
+    # What was to pull them may have been made while they ran, when their end was not known.
+    revoke(connection, select(tokens.c.id).where(tokens.c.build_id.in_(build_ids)), now)
     bury_all(connection, [_grave(row, "", row.build_id) for row in over])
     removals += [
         Removal(Kind.BUILD, "", row.build_id, 0, reason_of(row), row.ended_at) for row in over

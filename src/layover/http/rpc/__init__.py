@@ -1,6 +1,7 @@
 """The Connect services (connectrpc), each an ASGI application under its own path."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,17 +19,23 @@ from layover.http.rpc.authentication import Authentication
 from layover.http.rpc.build_service import BuildRpc
 from layover.http.rpc.builds_service import BuildsRpc
 from layover.http.rpc.errors import ErrorTranslation
-from layover.http.rpc.exchange import ExchangeRpc
+from layover.http.rpc.organizations_service import DepotOrganizationsRpc, OrganizationsRpc
 from layover.http.rpc.projects_service import OwnProjectsRpc, ProjectsRpc
 from layover.http.rpc.protocol import CODECS, ConnectOnly
+from layover.http.rpc.tokens_service import TokensRpc
 from layover.http.rpc.trust_service import TrustRpc
+from layover.identity.organizations import OrganizationService
+from layover.identity.projects import ProjectService
 from layover.identity.service import IdentityService
 from layover.identity.throttle import LoginThrottle
+from layover.identity.tokens import TokenService
 from layover.identity.trust_service import TrustService
 from layover.retention.receipts import ReceiptService
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceASGIApplication
 from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceASGIApplication
+from layover.rpc.depot.core.v1.organization_connect import OrganizationServiceASGIApplication
 from layover.rpc.layover.v1.builds_connect import BuildsServiceASGIApplication
+from layover.rpc.layover.v1.organizations_connect import OrganizationsServiceASGIApplication
 from layover.rpc.layover.v1.projects_connect import (
     ProjectsServiceASGIApplication as OwnProjectsServiceASGIApplication,
 )
@@ -39,10 +46,20 @@ from layover.rpc.layover.v1.trust_connect import TrustServiceASGIApplication
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Management:
+    """The services that look after organizations, projects and tokens."""
+
+    organizations: OrganizationService
+    projects: ProjectService
+    tokens: TokenService
+
+
 def connect_apps(
     identity: IdentityService,
     throttle: LoginThrottle,
     trust: TrustService,
+    management: Management,
     builds: BuildService,
     reports: ReportService,
     listing: ListingService,
@@ -75,25 +92,37 @@ def connect_apps(
             codecs=CODECS,
         ),
         ProjectsServiceASGIApplication(
-            ProjectsRpc(identity),
+            ProjectsRpc(identity, builds),
             interceptors=interceptors,
             read_max_bytes=MAX_MESSAGE_BYTES,
             codecs=CODECS,
         ),
         OwnProjectsServiceASGIApplication(
-            OwnProjectsRpc(identity, builds, listing),
+            OwnProjectsRpc(identity, management.projects, builds, listing),
+            interceptors=interceptors,
+            read_max_bytes=MAX_MESSAGE_BYTES,
+            codecs=CODECS,
+        ),
+        OrganizationServiceASGIApplication(
+            DepotOrganizationsRpc(management.organizations),
+            interceptors=interceptors,
+            read_max_bytes=MAX_MESSAGE_BYTES,
+            codecs=CODECS,
+        ),
+        OrganizationsServiceASGIApplication(
+            OrganizationsRpc(management.organizations, pulls.address),
+            interceptors=interceptors,
+            read_max_bytes=MAX_MESSAGE_BYTES,
+            codecs=CODECS,
+        ),
+        TokensServiceASGIApplication(
+            TokensRpc(management.tokens, identity, builds, pulls),
             interceptors=interceptors,
             read_max_bytes=MAX_MESSAGE_BYTES,
             codecs=CODECS,
         ),
         BuildsServiceASGIApplication(
             builds_rpc,
-            interceptors=interceptors,
-            read_max_bytes=MAX_MESSAGE_BYTES,
-            codecs=CODECS,
-        ),
-        TokensServiceASGIApplication(
-            ExchangeRpc(identity, builds),
             interceptors=interceptors,
             read_max_bytes=MAX_MESSAGE_BYTES,
             codecs=CODECS,

@@ -18,6 +18,9 @@ from layover.identity.trust_service import TrustService
 # Each request runs in a task, and so in a context, of its own.
 _caller: ContextVar[Principal | None] = ContextVar("rpc_caller", default=None)
 
+# Names the one organization that a caller of several means.
+ORGANIZATION_HEADER = "x-depot-org"
+
 # Methods that a token which is no longer valid may call; they see no caller then.
 _OPEN_TO_DEAD_TOKENS = frozenset({"ReportBuildHealth"})
 
@@ -51,6 +54,8 @@ class Authentication:
         principal: Principal | None = None
         try:
             principal = await self._authenticate(secret, ctx.method.name)
+            if organization_id := ctx.request_headers.get(ORGANIZATION_HEADER, ""):
+                principal = await self._identity.narrowed(principal, organization_id)
         except Unauthenticated as error:
             if ctx.method.name not in _OPEN_TO_DEAD_TOKENS or not secret.startswith(TOKEN_PREFIX):
                 await self._wait(secret, ctx)

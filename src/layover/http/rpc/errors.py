@@ -22,6 +22,7 @@ from layover.builds.errors import (
     BuildStillRunning,
     BuildUnknown,
     BuildUnsuccessful,
+    CacheShared,
     EngineUnsupported,
     InvalidBuildRequest,
     InvalidPageToken,
@@ -30,12 +31,26 @@ from layover.builds.errors import (
 )
 from layover.errors import LayoverError, StorageFull, StorageUnavailable
 from layover.identity.issuer_keys import IssuerUnavailable
+from layover.identity.management import (
+    AlreadyMember,
+    InvalidChange,
+    InvalidLifetime,
+    InvalidPlace,
+    InvitationUnknown,
+    LastOwner,
+    MemberUnknown,
+    OrganizationNotEmpty,
+    OrganizationNotGiven,
+    TokenUnknown,
+    TooMany,
+)
 from layover.identity.models import (
     ActionDenied,
     OrganizationUnknown,
     ProjectUnknown,
     Unauthenticated,
 )
+from layover.identity.names import InvalidName
 from layover.identity.retention import InvalidRetention
 from layover.identity.throttle import TooManyAttempts
 from layover.identity.trust import InvalidTrustPolicy, TrustPolicyUnknown
@@ -48,6 +63,7 @@ Response = TypeVar("Response")
 
 CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     ActionDenied: Code.PERMISSION_DENIED,
+    AlreadyMember: Code.ALREADY_EXISTS,
     BuildEnded: Code.FAILED_PRECONDITION,
     BuildGone: Code.NOT_FOUND,
     BuildNotEnded: Code.FAILED_PRECONDITION,
@@ -58,21 +74,33 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     BuildUnsuccessful: Code.FAILED_PRECONDITION,
     BuilderUnhealthy: Code.UNAVAILABLE,
     BuildersUnavailable: Code.UNAVAILABLE,
+    CacheShared: Code.UNIMPLEMENTED,
     EngineUnsupported: Code.UNIMPLEMENTED,
     InvalidAuditQuery: Code.INVALID_ARGUMENT,
     InvalidBuildRequest: Code.INVALID_ARGUMENT,
+    InvalidChange: Code.INVALID_ARGUMENT,
+    InvalidLifetime: Code.INVALID_ARGUMENT,
+    InvalidName: Code.INVALID_ARGUMENT,
     InvalidPageToken: Code.INVALID_ARGUMENT,
+    InvalidPlace: Code.INVALID_ARGUMENT,
     InvalidRetention: Code.INVALID_ARGUMENT,
     InvalidTag: Code.INVALID_ARGUMENT,
     InvalidTrustPolicy: Code.INVALID_ARGUMENT,
+    InvitationUnknown: Code.NOT_FOUND,
     IssuerUnavailable: Code.UNAVAILABLE,
+    LastOwner: Code.FAILED_PRECONDITION,
+    MemberUnknown: Code.NOT_FOUND,
     NoBuilderConfigured: Code.FAILED_PRECONDITION,
-    ProjectNotGiven: Code.INVALID_ARGUMENT,
+    OrganizationNotEmpty: Code.FAILED_PRECONDITION,
+    OrganizationNotGiven: Code.INVALID_ARGUMENT,
     OrganizationUnknown: Code.NOT_FOUND,
+    ProjectNotGiven: Code.INVALID_ARGUMENT,
     ProjectUnknown: Code.NOT_FOUND,
     ReceiptPending: Code.FAILED_PRECONDITION,
     StorageFull: Code.RESOURCE_EXHAUSTED,
     StorageUnavailable: Code.UNAVAILABLE,
+    TokenUnknown: Code.NOT_FOUND,
+    TooMany: Code.RESOURCE_EXHAUSTED,
     TooManyAttempts: Code.RESOURCE_EXHAUSTED,
     TrustPolicyUnknown: Code.NOT_FOUND,
     Unauthenticated: Code.UNAUTHENTICATED,

@@ -6,12 +6,15 @@ from typing import Any, TypeAlias
 from connectrpc.request import RequestContext
 from protobuf import Oneof
 
+from layover.builds.errors import CacheShared
 from layover.builds.life import BuildService
 from layover.builds.listing import ListingService
 from layover.http.rpc.authentication import caller
 from layover.http.rpc.convert import to_duration, to_length, to_timestamp
 from layover.identity.access import Action
-from layover.identity.models import Project
+from layover.identity.management import InvalidChange
+from layover.identity.models import Project, ProjectPolicy
+from layover.identity.projects import ProjectService
 from layover.identity.service import IdentityService
 from layover.rpc.depot.cli.v1beta1 import projects_connect
 from layover.rpc.depot.cli.v1beta1 import projects_pb as pb
@@ -24,8 +27,9 @@ Context: TypeAlias = RequestContext[Any, Any]
 class ProjectsRpc(projects_connect.ProjectsService):
     """Lists what the caller may see."""
 
-    def __init__(self, identity: IdentityService) -> None:
+    def __init__(self, identity: IdentityService, builds: BuildService) -> None:
         self._identity = identity
+        self._builds = builds
 
     async def list_projects(
         self, request: pb.ListProjectsRequest, ctx: Context
@@ -42,14 +46,25 @@ class ProjectsRpc(projects_connect.ProjectsService):
             ]
         )
 
+    async def reset_project_cache(
+        self, request: pb.ResetProjectCacheRequest, ctx: Context
+    ) -> pb.ResetProjectCacheResponse:
+        await self._builds.project(caller(), Action.CREATE_BUILD, request.project_id or None)
+        raise CacheShared
+
 
 class OwnProjectsRpc(own_connect.ProjectsService):
-    """Shows projects with their policies, and changes these."""
+    """Creates, shows, changes and deletes projects."""
 
     def __init__(
-        self, identity: IdentityService, builds: BuildService, listing: ListingService
+        self,
+        identity: IdentityService,
+        projects: ProjectService,
+        builds: BuildService,
+        listing: ListingService,
     ) -> None:
         self._identity = identity
+        self._projects = projects
         self._builds = builds
         self._listing = listing
 
@@ -67,6 +82,23 @@ class OwnProjectsRpc(own_connect.ProjectsService):
         )
         return own.GetProjectResponse(project=await self._with_use(project))
 
+    async def create_project(
+        self, request: own.CreateProjectRequest, ctx: Context
+    ) -> own.CreateProjectResponse:
+        project = await self._projects.create(
+            caller(), request.organization_id, request.name, _new_policy(request)
+        )
+        return own.CreateProjectResponse(project=await self._with_use(project))
+
+    async def delete_project(
+        self, request: own.DeleteProjectRequest, ctx: Context
+    ) -> own.DeleteProjectResponse:
+        if not request.project_id:
+            # Nobody deletes what they did not name.
+            raise InvalidChange("project_id is missing: which project to delete")
+        await self._projects.delete(caller(), request.project_id)
+        return own.DeleteProjectResponse()
+
     async def update_project(
         self, request: own.UpdateProjectRequest, ctx: Context
     ) -> own.UpdateProjectResponse:
@@ -75,7 +107,10 @@ class OwnProjectsRpc(own_connect.ProjectsService):
         )
         changes = _changes(request)
         project = await self._identity.change_policy(
-            caller(), found.id, lambda policy: replace(policy, **changes)
+            caller(),
+            found.id,
+            lambda policy: replace(policy, **changes),
+            request.name if request.has_field("name") else None,
         )
         return own.UpdateProjectResponse(project=await self._with_use(project))
 
@@ -100,6 +135,23 @@ def _changes(request: own.UpdateProjectRequest) -> dict[str, Any]:
         case Oneof(field="no_quota"):
             changes["quota_bytes"] = None
     return changes
+
+
+def _new_policy(request: own.CreateProjectRequest) -> ProjectPolicy:
+    """The policy that a new project is to have; a maximum that is not named fits the retention."""
+    policy = ProjectPolicy(
+        extends_on_pull=request.extends_on_pull,
+        quota_bytes=request.quota_bytes if request.has_field("quota_bytes") else None,
+    )
+    if request.max_retention is not None:
+        policy = replace(policy, max_retention=to_length(request.max_retention))
+        policy = replace(policy, retention=min(policy.retention, policy.max_retention))
+    if request.retention is not None:
+        retention = to_length(request.retention)
+        policy = replace(policy, retention=retention)
+        if request.max_retention is None:
+            policy = replace(policy, max_retention=max(policy.max_retention, retention))
+    return policy
 
 
 def _project(project: Project) -> own.Project:

@@ -13,8 +13,12 @@ from pyqwest.testing import ASGITransport
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from layover.http.rpc import connect_apps
+from layover.http.rpc import Management, connect_apps
+from layover.identity.management_ports import OrganizationStore, ProjectStore, TokenStore
+from layover.identity.organizations import OrganizationService
+from layover.identity.projects import ProjectService
 from layover.identity.throttle import LoginThrottle
+from layover.identity.tokens import TokenService
 from layover.identity.trust_service import TrustService
 from layover.retention.models import StoredReceipt
 from layover.retention.ports import RetentionStore
@@ -51,6 +55,16 @@ class _Receipts:
         return self._receipts.get(build_id)
 
 
+def management_of(world: World) -> Management:
+    """The services that the tests of builds never ask: `management.py` has them with a store."""
+    organizations = OrganizationService(cast("OrganizationStore", None), world.clock)
+    return Management(
+        organizations,
+        ProjectService(cast("ProjectStore", None), world.identity, organizations, world.clock),
+        TokenService(cast("TokenStore", None), world.identity, organizations, world.clock),
+    )
+
+
 @dataclass
 class Api:
     """A server's API, and the headers of a user and of another organization's user."""
@@ -77,6 +91,7 @@ class Api:
             world.identity,
             self.throttle,
             TrustService(self.policies, world.identity, self.keys, world.clock, f"https://{HOST}"),
+            management_of(world),
             world.builds,
             world.reports,
             world.listing,

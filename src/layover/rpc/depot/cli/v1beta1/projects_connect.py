@@ -19,7 +19,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import projects_pb
-from .projects_pb import ListProjectsRequest, ListProjectsResponse
+from .projects_pb import ListProjectsRequest, ListProjectsResponse, ResetProjectCacheRequest, ResetProjectCacheResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -34,6 +34,12 @@ class ProjectsService(Protocol):
     async def list_projects(self, request: ListProjectsRequest, ctx: RequestContext[ListProjectsRequest, ListProjectsResponse], /) -> ListProjectsResponse:
         """
         The projects that the caller may see.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def reset_project_cache(self, request: ResetProjectCacheRequest, ctx: RequestContext[ResetProjectCacheRequest, ResetProjectCacheResponse], /) -> ResetProjectCacheResponse:
+        """
+        Refused: a builder's cache is shared by the projects that build on it.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -65,6 +71,17 @@ class ProjectsServiceASGIApplication(ConnectASGIApplication[ProjectsService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.list_projects,
+                ),
+                "/depot.cli.v1beta1.ProjectsService/ResetProjectCache": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ResetProjectCache",
+                        service_name="depot.cli.v1beta1.ProjectsService",
+                        input=ResetProjectCacheRequest,
+                        output=ResetProjectCacheResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.reset_project_cache,
                 ),
             },
             interceptors=interceptors,
@@ -103,11 +120,40 @@ class ProjectsServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def reset_project_cache(
+        self,
+        request: ResetProjectCacheRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ResetProjectCacheResponse:
+        """
+        Refused: a builder's cache is shared by the projects that build on it.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ResetProjectCache",
+                service_name="depot.cli.v1beta1.ProjectsService",
+                input=ResetProjectCacheRequest,
+                output=ResetProjectCacheResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class ProjectsServiceSync(Protocol):
     def list_projects(self, request: ListProjectsRequest, ctx: RequestContext[ListProjectsRequest, ListProjectsResponse], /) -> ListProjectsResponse:
         """
         The projects that the caller may see.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def reset_project_cache(self, request: ResetProjectCacheRequest, ctx: RequestContext[ResetProjectCacheRequest, ResetProjectCacheResponse], /) -> ResetProjectCacheResponse:
+        """
+        Refused: a builder's cache is shared by the projects that build on it.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -137,6 +183,17 @@ class ProjectsServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.list_projects,
+                ),
+                "/depot.cli.v1beta1.ProjectsService/ResetProjectCache": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ResetProjectCache",
+                        service_name="depot.cli.v1beta1.ProjectsService",
+                        input=ResetProjectCacheRequest,
+                        output=ResetProjectCacheResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.reset_project_cache,
                 ),
             },
             interceptors=interceptors,
@@ -169,6 +226,29 @@ class ProjectsServiceClientSync(ConnectClientSync):
                 service_name="depot.cli.v1beta1.ProjectsService",
                 input=ListProjectsRequest,
                 output=ListProjectsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def reset_project_cache(
+        self,
+        request: ResetProjectCacheRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ResetProjectCacheResponse:
+        """
+        Refused: a builder's cache is shared by the projects that build on it.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ResetProjectCache",
+                service_name="depot.cli.v1beta1.ProjectsService",
+                input=ResetProjectCacheRequest,
+                output=ResetProjectCacheResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

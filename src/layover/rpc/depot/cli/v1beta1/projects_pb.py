@@ -110,14 +110,78 @@ class ListProjectsResponse(Message[_ListProjectsResponseFields]):
             org_id: str
             org_name: str
 
+_ResetProjectCacheRequestFields: TypeAlias = Literal["project_id"]
+
+class ResetProjectCacheRequest(Message[_ResetProjectCacheRequestFields]):
+    """
+    ```proto
+    message depot.cli.v1beta1.ResetProjectCacheRequest
+    ```
+
+    Attributes:
+        project_id:
+            ```proto
+            string project_id = 1;
+            ```
+    """
+
+    __slots__ = ("project_id",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            project_id: str = "",
+        ) -> None:
+            pass
+
+        project_id: str
+
+_ResetProjectCacheResponseFields: TypeAlias = Literal["name", "org_name"]
+
+class ResetProjectCacheResponse(Message[_ResetProjectCacheResponseFields]):
+    """
+    ```proto
+    message depot.cli.v1beta1.ResetProjectCacheResponse
+    ```
+
+    Attributes:
+        name:
+            ```proto
+            string name = 1;
+            ```
+        org_name:
+            ```proto
+            string org_name = 2;
+            ```
+    """
+
+    __slots__ = ("name", "org_name")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            name: str = "",
+            org_name: str = "",
+        ) -> None:
+            pass
+
+        name: str
+        org_name: str
+
 
 _DESC = file_desc(
-    b'\n depot/cli/v1beta1/projects.proto\x12\x11depot.cli.v1beta1"\x15\n\x13ListProjectsRequest"\xc4\x01\n\x14ListProjectsResponse\x12K\n\x08projects\x18\x01 \x03(\x0b2/.depot.cli.v1beta1.ListProjectsResponse.ProjectR\x08projects\x1a_\n\x07Project\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x15\n\x06org_id\x18\x03 \x01(\tR\x05orgId\x12\x19\n\x08org_name\x18\x04 \x01(\tR\x07orgName2r\n\x0fProjectsService\x12_\n\x0cListProjects\x12&.depot.cli.v1beta1.ListProjectsRequest\x1a\'.depot.cli.v1beta1.ListProjectsResponseb\x06proto3',
+    b'\n depot/cli/v1beta1/projects.proto\x12\x11depot.cli.v1beta1"\x15\n\x13ListProjectsRequest"\xc4\x01\n\x14ListProjectsResponse\x12K\n\x08projects\x18\x01 \x03(\x0b2/.depot.cli.v1beta1.ListProjectsResponse.ProjectR\x08projects\x1a_\n\x07Project\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x15\n\x06org_id\x18\x03 \x01(\tR\x05orgId\x12\x19\n\x08org_name\x18\x04 \x01(\tR\x07orgName"9\n\x18ResetProjectCacheRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId"J\n\x19ResetProjectCacheResponse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n\x08org_name\x18\x02 \x01(\tR\x07orgName2\xe2\x01\n\x0fProjectsService\x12_\n\x0cListProjects\x12&.depot.cli.v1beta1.ListProjectsRequest\x1a\'.depot.cli.v1beta1.ListProjectsResponse\x12n\n\x11ResetProjectCache\x12+.depot.cli.v1beta1.ResetProjectCacheRequest\x1a,.depot.cli.v1beta1.ResetProjectCacheResponseb\x06proto3',
     [],
     {
         "ListProjectsRequest": ListProjectsRequest,
         "ListProjectsResponse": ListProjectsResponse,
         "ListProjectsResponse.Project": ListProjectsResponse.Project,
+        "ResetProjectCacheRequest": ResetProjectCacheRequest,
+        "ResetProjectCacheResponse": ResetProjectCacheResponse,
     },
 )
 
