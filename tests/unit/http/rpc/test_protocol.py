@@ -1,23 +1,27 @@
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
+from connectrpc._server_shared import EndpointUnary
 from hypothesis import given
 from hypothesis import strategies as st
 from pyqwest import Client
 from pyqwest.testing import ASGITransport
+from starlette.routing import Route
 
+from layover.http.rpc import MAX_MESSAGE_BYTES
 from layover.http.rpc.protocol import (
     CODECS,
     MAX_FIELDS,
     MAX_JSON_BYTES,
     MAX_JSON_DEPTH,
+    ConnectOnly,
     depth_exceeds,
     fields_exceed,
 )
 from layover.rpc.depot.cli.v1 import build_pb as pb
 from layover.rpc.moby.buildkit.v1.control_pb import StatusResponse, Vertex, VertexLog
-from tests.unit.http.rpc.api import HOST, make_api
+from tests.unit.http.rpc.api import HOST, Api, make_api
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -147,3 +151,60 @@ def test_a_small_message_cannot_become_millions_of_objects() -> None:
     binary.decode(b"\x12\x00" * MAX_FIELDS, pb.ReportStatusRequest)
     with pytest.raises(ValueError, match="fields"):
         binary.decode(b"\x12\x00" * (MAX_FIELDS + 1), pb.ReportStatusRequest)
+
+
+# --- every method of every service, as the application has them ----------------------------------
+
+
+def methods(api: Api) -> Mapping[str, bool]:
+    """The path of each method, and whether it is a stream."""
+    found = {}
+    for route in api.app.routes:
+        assert isinstance(route, Route)
+        assert isinstance(route.endpoint, ConnectOnly)
+        served = route.endpoint._app
+        for path, endpoint in served._endpoints(served._service).items():
+            found[path] = not isinstance(endpoint, EndpointUnary)
+    assert len(found) > 20
+    return found
+
+
+@pytest.mark.anyio
+async def test_a_method_is_called_by_post_and_by_nothing_else() -> None:
+    api = await make_api()
+    client = Client(ASGITransport(api.app))
+    for path in methods(api):
+        for verb in ("GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+            answer = await client.execute(verb, f"https://{HOST}{path}", headers=api.user)
+            assert (answer.status, answer.headers["allow"]) == (405, "POST"), (verb, path)
+    unknown = await client.post(f"https://{HOST}/layover.v1.BuildsService/Nope", headers=api.user)
+    assert unknown.status == 404
+
+
+@pytest.mark.anyio
+async def test_no_method_reads_a_message_beyond_the_limit() -> None:
+    api = await make_api()
+    client = Client(ASGITransport(api.app))
+    piece = bytes(1 << 20)
+    # "Connect Protocol Reference", "Streaming-Request": a flag and the message's length.
+    envelope = b"\x00" + (100 << 20).to_bytes(4, "big")
+    for path, is_stream in methods(api).items():
+        sent: list[bytes] = []
+
+        async def content(sent: list[bytes], start: bytes) -> AsyncIterator[bytes]:
+            yield start
+            while len(sent) < 100:
+                sent.append(piece)
+                yield piece
+
+        answer = await client.post(
+            f"https://{HOST}{path}",
+            headers={
+                **api.user,
+                "content-type": "application/connect+proto" if is_stream else "application/proto",
+            },
+            content=content(sent, envelope if is_stream else b"\x00"),
+        )
+        assert answer.status == (200 if is_stream else 429), path
+        assert b"resource_exhausted" in bytes(answer.content), path
+        assert len(sent) * len(piece) <= 2 * MAX_MESSAGE_BYTES, path
