@@ -1,13 +1,18 @@
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from layover.http.protocol import MAX_HEAD_BYTES, BoundedHttpProtocol
+from layover.oci.digest import Digest
+from tests.contract.registry_api import USER, RegistryApi
+from tests.stores import REPOSITORY, opened
 
 pytestmark = pytest.mark.anyio
 
@@ -300,6 +305,33 @@ async def test_the_application_is_told_that_a_body_was_given_up() -> None:
         async with asyncio.timeout(30):
             assert [await told.get(), await told.get()] == ["abc", "http.disconnect"]
     assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_an_upload_that_was_given_up_is_gone_on_with_where_it_stopped(tmp_path: Path) -> None:
+    with opened(tmp_path) as stores:
+        api = RegistryApi(stores)
+        started = await api.call(USER, "POST", f"/v2/{REPOSITORY}/blobs/uploads/")
+        session = started.headers["location"]
+        head = f"PATCH {session} HTTP/1.1\r\nContent-Length: 9\r\n"
+        credentials = base64.b64encode(f"x-token:{await api.token(USER)}".encode()).decode()
+        ended = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await api.app(scope, receive, send)
+            ended.set()
+
+        async with connected(ImpatientOfBodies, app) as (reader, writer):
+            await send(writer, f"{head}Authorization: Basic {credentials}\r\n\r\nabc".encode())
+            assert (await received(reader)).startswith(b"HTTP/1.1 408")
+        # What came is written down by the very request that was given up.
+        async with asyncio.timeout(30):
+            await ended.wait()
+        found = await api.call(USER, "GET", session)
+        assert (found.status, found.headers["range"]) == (204, "0-2")
+        rest = {"Content-Range": "3-8"}
+        assert (await api.call(USER, "PATCH", session, b"defghi", rest)).status == 202
+        digest = Digest.of(b"abcdefghi")
+        assert (await api.call(USER, "PUT", f"{session}?digest={digest}")).status == 201
 
 
 class Unwelcoming(BoundedHttpProtocol):
