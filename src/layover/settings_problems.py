@@ -9,7 +9,9 @@ from pydantic import BaseModel, ValidationError
 _PREFIX = "LAYOVER_"
 
 # What the client and the scripts around it read from the same environment.
-_OF_OTHERS = frozenset({"URL", "TOKEN", "PROJECT_ID", "CONFIG_DIR", "DEBUG", "ENGINES_DIR"})
+_OF_OTHERS = frozenset(
+    {"URL", "TOKEN", "ID_TOKEN", "PROJECT_ID", "CONFIG_DIR", "DEBUG", "ENGINES_DIR"}
+)
 
 
 def explain(error: ValidationError, settings: type[BaseModel]) -> str:

@@ -31,6 +31,12 @@ _FOREIGN = (
     "AWS_",
     "CONTAINERS_",
     "REGISTRY_",
+    # What tells a CI system's jobs who they are.
+    "ACTIONS_",
+    "BUILDKITE",
+    "CIRCLE",
+    "GITHUB_",
+    "GITLAB_",
 )
 
 

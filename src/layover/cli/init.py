@@ -28,7 +28,7 @@ def command(
         raise WrongUsage(f"{path} is there already: --force replaces it")
     if not folder.is_dir():
         raise WrongUsage(f"there is no folder {folder}")
-    projects = run(_projects(find_server(url, token)))
+    projects = run(_projects(find_server(url, token, project)))
     chosen = project or _choose(projects)
     if chosen not in dict(projects):
         raise NoProject(projects)

@@ -39,7 +39,7 @@ def list_builds(
     project: str | None, limit: int, form: str, url: str | None, token: str | None
 ) -> None:
     """List a project's builds, newest first."""
-    builds = run(_builds(find_server(url, token), project, limit))
+    builds = run(_builds(find_server(url, token, project), project, limit))
     now = datetime.now(UTC)
     print_rows(
         [build_row(b, now) for b in builds], [shown_row(b, now) for b in builds], COLUMNS, form

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from layover.cli.errors import say
+from layover.cli.job_login import token_of_job
 from layover.cli.process import environment as environment  # commands take it from here
 from layover.client import choices, login_file
 from layover.client.address import Server
@@ -17,6 +18,8 @@ from layover.units import read_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Value = TypeVar("Value")
+
+_HERE = Path()
 
 
 class DurationType(click.ParamType[timedelta]):
@@ -66,10 +69,19 @@ def server_options(command: Command) -> Command:
     return URL(TOKEN(command))
 
 
-def find_server(url: str | None, token: str | None) -> Server:
-    """The server that a command means; warns when others can read the token kept for it."""
+def find_server(
+    url: str | None, token: str | None, project: str | None = None, folder: Path = _HERE
+) -> Server:
+    """The server that a command means; warns when others can read the token kept for it.
+
+    In a CI job the token may be one for the project, which is found as `find_project` does.
+    """
     env = environment()
-    server = choices.find_server(url, token, env)
+
+    def job_token(address: str, has_login: bool) -> str:
+        return run(token_of_job(address, project, folder, env, has_login=has_login))
+
+    server = choices.find_server(url, token, env, job_token)
     path = login_file.login_path(env)
     if login_file.is_readable_by_others(path):
         say(f"warning: others can read {path}, which holds tokens: run `chmod 600 {path}`")

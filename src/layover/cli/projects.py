@@ -8,6 +8,7 @@ import click
 from protobuf import Oneof
 from protobuf.wkt import Duration
 
+from layover.cli import trust
 from layover.cli.errors import WrongUsage
 from layover.cli.lists import list_projects
 from layover.cli.options import (
@@ -59,6 +60,7 @@ def command() -> None:
 
 
 command.add_command(list_projects, "list")
+command.add_command(trust.command, "trust")
 
 _PROJECT_ID = click.argument("project_id", metavar="[PROJECT_ID]", required=False)
 
@@ -73,7 +75,7 @@ def get(
 ) -> None:
     """Show a project, its policy, and how much of its quota is used."""
     named = _named(project_id, project)
-    _print(run(_get(find_server(url, token), named)), form)
+    _print(run(_get(find_server(url, token, named), named)), form)
 
 
 @command.command("update", epilog="Example: layover projects update --retention 72h --quota 50GiB")
@@ -130,7 +132,7 @@ def update(
             "nothing to change: give --retention, --max-retention, --extend-on-pull,"
             " --no-extend-on-pull or --quota"
         )
-    _print(run(_update(find_server(url, token), named, request)), form)
+    _print(run(_update(find_server(url, token, named), named, request)), form)
 
 
 def _named(argument: str | None, option: str | None) -> str | None:

@@ -60,7 +60,7 @@ def command(
     names = [_parse_name(tag) for tag in tags]
     # As Docker has it: an empty variable in a script asks for none.
     platform = platform or None
-    server = find_server(url, token)
+    server = find_server(url, token, project)
     if what is None:
         builds = run(_saved_builds(server, project))
         now = datetime.now(UTC)

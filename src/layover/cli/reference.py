@@ -27,6 +27,9 @@ The first that is given counts:
 | token | `--token` | `LAYOVER_TOKEN` | `DEPOT_TOKEN` | the login |
 | project | `--project` | `LAYOVER_PROJECT_ID` | `DEPOT_PROJECT_ID` | `depot.json` |
 
+In a CI job whose ID token the server trusts, the job needs no token ([CI without secrets](ci.md)):
+it goes before the login.
+
 `layover login` keeps its file in `$LAYOVER_CONFIG_DIR`, else `$XDG_CONFIG_HOME/layover`, else
 `~/.config/layover`, readable by its owner alone. `depot.json` holds `{"id": "PROJECT_ID"}` and is
 looked for in the build's context and upward from there. Where a token sees one project only,

@@ -1,15 +1,17 @@
 """Which server, token and project a command means, and who said so.
 
 Each comes from the first that has it: a flag, LAYOVER_*, the DEPOT_* of existing scripts,
-the login's file; the project also from depot.json, searched upward from the build's context.
+the CI job's own ID token, the login's file; the project also from depot.json, searched upward from
+the build's context.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from layover.client import login_file
 from layover.client.address import Server, parse_token, parse_url
+from layover.client.ci_systems import how_to_get_one
 from layover.client.errors import ClientError
 
 PROJECT_FILE = "depot.json"
@@ -32,10 +34,10 @@ class NoServer(ClientError):
 class NoToken(ClientError):
     """There is no token for the server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, hint: str = "") -> None:
         super().__init__(
             f"no token for {url}: use --token, set LAYOVER_TOKEN, or log in with"
-            f" `layover login --url {url}`"
+            f" `layover login --url {url}`" + (f". {hint}" if hint else "")
         )
 
 
@@ -86,15 +88,24 @@ def find_named_url(flag: str | None, env: Mapping[str, str]) -> str:
     return parse_url(text)
 
 
-def find_server(url_flag: str | None, token_flag: str | None, env: Mapping[str, str]) -> Server:
-    """The server and its token. Raises as `find_url` does, NoToken and InvalidToken."""
+def find_server(
+    url_flag: str | None,
+    token_flag: str | None,
+    env: Mapping[str, str],
+    job_token: Callable[[str, bool], str] = lambda url, has_login: "",
+) -> Server:
+    """The server and its token. Raises as `find_url` does, NoToken and InvalidToken.
+
+    `job_token` gives the token of the CI job that we run in, or nothing; it is told the server's
+    address, and whether there is a login to use otherwise.
+    """
     url = find_url(url_flag, env)
-    token = token_flag or first_of(env, _TOKEN_VARIABLES)
+    token = parse_token(token_flag or first_of(env, _TOKEN_VARIABLES))
     if not token:
-        token = login_file.read(login_file.login_path(env)).tokens.get(url, "")
-    token = parse_token(token)
+        kept = parse_token(login_file.read(login_file.login_path(env)).tokens.get(url, ""))
+        token = job_token(url, bool(kept)) or kept
     if not token:
-        raise NoToken(url)
+        raise NoToken(url, how_to_get_one(env))
     return Server(url, token)
 
 

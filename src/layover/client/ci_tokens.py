@@ -22,9 +22,8 @@ from pyqwest import SyncClient, SyncHTTPTransport
 
 from layover.client.address import InvalidToken, parse_token
 from layover.client.api import trusted_certificates
+from layover.client.ci_systems import TOKEN_VARIABLE
 from layover.client.errors import ClientError
-
-TOKEN_VARIABLE = "LAYOVER_ID_TOKEN"  # noqa: S105  # a variable's name
 
 _TIMEOUT_SECONDS = 30.0
 # A token has 1 to 4 KiB.
@@ -68,19 +67,6 @@ def find_job_token(audience: str, env: Mapping[str, str]) -> JobToken | None:
     if env.get("BUILDKITE"):
         return _from_buildkite(audience, env)
     return None
-
-
-def how_to_get_one(env: Mapping[str, str]) -> str:
-    """How a job of the CI system that we run in gets an ID token; outside of one nothing."""
-    if env.get("GITHUB_ACTIONS"):
-        return "In GitHub Actions, a job with `permissions: id-token: write` needs none."
-    if env.get("GITLAB_CI"):
-        return f"In GitLab CI, a job with {TOKEN_VARIABLE} under `id_tokens:` needs none."
-    if env.get("CIRCLECI"):
-        return "In CircleCI, a job that may use OpenID Connect tokens needs none."
-    if env.get("BUILDKITE"):
-        return "In Buildkite, a job that has `buildkite-agent` on its PATH needs none."
-    return ""
 
 
 def _job_token(system: str, text: str) -> JobToken:

@@ -159,3 +159,27 @@ def test_the_configuration_folder_can_be_moved(tmp_path: Path) -> None:
     assert login_file.config_folder({"LAYOVER_CONFIG_DIR": "/a"}) == Path("/a")
     assert login_file.config_folder({"XDG_CONFIG_HOME": "/b"}) == Path("/b/layover")
     assert login_file.config_folder({"HOME": "/c"}) == Path("/c/.config/layover")
+
+
+def test_a_jobs_token_goes_before_the_login_and_behind_all_that_is_said(tmp_path: Path) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def job_token(url: str, has_login: bool) -> str:
+        asked.append((url, has_login))
+        return "of the job"
+
+    env = environment(tmp_path)
+    assert choices.find_server(URL, None, env, job_token) == Server(URL, "of the job")
+    log_in(tmp_path)
+    assert choices.find_server(URL, None, env, job_token) == Server(URL, "of the job")
+    assert asked == [(URL, False), (URL, True)]
+    for said in ({"LAYOVER_TOKEN": "said"}, {"DEPOT_TOKEN": "said"}):
+        assert choices.find_server(URL, None, {**env, **said}, job_token).token == "said"
+    assert choices.find_server(URL, "said", env, job_token).token == "said"
+    assert len(asked) == 2
+    assert choices.find_server(URL, None, env, lambda url, has_login: "").token == "kept"
+
+
+def test_a_job_without_any_token_hears_what_its_ci_system_wants(tmp_path: Path) -> None:
+    with pytest.raises(choices.NoToken, match="id-token: write"):
+        choices.find_server(URL, None, environment(tmp_path, GITHUB_ACTIONS="true"))

@@ -11,7 +11,6 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -32,10 +31,6 @@ _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepal
 
 # A name with thousands of addresses is nobody's honest one.
 _MAX_ADDRESSES = 16
-
-# The system's resolver blocks its thread for as long as a name server does not answer. In threads
-# of their own, slow names hold up each other, and not the database.
-_resolvers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="resolver")
 
 _log = structlog.get_logger(__name__)
 
@@ -66,11 +61,13 @@ def outbound_client(
 
 
 async def system_resolve(host: str, port: int) -> list[str]:
-    """What the machine's own resolver says."""
+    """What the machine's own resolver says.
+
+    It blocks a thread for as long as a name server does not answer. The server's loop (uvloop) has
+    some for this alone, so that slow names hold up each other and not the database.
+    """
     loop = asyncio.get_running_loop()
-    found = await loop.run_in_executor(
-        _resolvers, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    )
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

@@ -73,7 +73,7 @@ class OwnFlags:
         """
         if self.metadata_file is not None:
             metadata.check_writable(self.metadata_file)
-        server = find_server(self.url or None, self.token or None)
+        server = find_server(self.url or None, self.token or None, self.project or None, folder)
         return server, run(_project_of(server, self.project, folder))
 
 

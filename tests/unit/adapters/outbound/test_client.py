@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import httpcore
 import httpx
 import pytest
+import uvloop
 
 from layover.adapters.outbound.client import outbound_client, system_resolve
 from layover.adapters.outbound.rules import (
@@ -208,6 +210,17 @@ async def test_a_connection_that_breaks_is_an_error_of_httpx() -> None:
             with pytest.raises(httpx.RemoteProtocolError) as broken:
                 await client.get(f"http://127.0.0.1:{server.port}/")
     assert isinstance(broken.value.__cause__, httpcore.RemoteProtocolError)
+
+
+def test_the_servers_loop_resolves_as_any_does_and_leaves_no_thread_behind() -> None:
+    before = set(threading.enumerate())
+    assert uvloop.run(system_resolve("127.0.0.1", 80)) == ["127.0.0.1"]
+    assert "127.0.0.1" in uvloop.run(system_resolve("localhost", 80))
+    for name in ("a" * 64, "a\0b", "no-such-host.invalid"):
+        with pytest.raises((OSError, ValueError)):
+            uvloop.run(system_resolve(name, 80))
+    # The server's process waits for every thread at its end.
+    assert set(threading.enumerate()) == before
 
 
 async def test_the_systems_resolver_gives_each_address_once() -> None:

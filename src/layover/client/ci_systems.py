@@ -1,0 +1,18 @@
+"""The CI systems that give jobs ID tokens, as far as a job without one has to be told of them."""
+
+from collections.abc import Mapping
+
+TOKEN_VARIABLE = "LAYOVER_ID_TOKEN"  # noqa: S105  # a variable's name
+
+
+def how_to_get_one(env: Mapping[str, str]) -> str:
+    """How a job of the CI system that we run in gets an ID token; outside of one nothing."""
+    if env.get("GITHUB_ACTIONS"):
+        return "In GitHub Actions, a job with `permissions: id-token: write` needs none."
+    if env.get("GITLAB_CI"):
+        return f"In GitLab CI, a job with {TOKEN_VARIABLE} under `id_tokens:` needs none."
+    if env.get("CIRCLECI"):
+        return "In CircleCI, a job that may use OpenID Connect tokens needs none."
+    if env.get("BUILDKITE"):
+        return "In Buildkite, a job that has `buildkite-agent` on its PATH needs none."
+    return ""
