@@ -11,6 +11,10 @@ from tests.stores import image
 
 _BUILDS, _OWN_BUILDS = "depot.cli.v1.BuildService", "layover.v1.BuildsService"
 _PROJECTS, _OWN_PROJECTS = "depot.cli.v1beta1.ProjectsService", "layover.v1.ProjectsService"
+_ORGANIZATIONS, _OWN_ORGANIZATIONS = (
+    "depot.core.v1.OrganizationService",
+    "layover.v1.OrganizationsService",
+)
 _TOKENS, _TRUST = "layover.v1.TokensService", "layover.v1.TrustService"
 
 _NEW = image(annotations={"pushed": "by the caller"}).decode()
@@ -166,6 +170,46 @@ RPC: dict[str, dict[str, Any]] = {
     f"{_OWN_BUILDS}/DeleteBuild": {"buildId": "$ended"},
     f"{_OWN_BUILDS}/GetReceipt": {"buildId": "$ended"},
     f"{_OWN_BUILDS}/GetReceiptKey": {},
+    f"{_PROJECTS}/ResetProjectCache": {"projectId": "$project"},
+    f"{_OWN_PROJECTS}/CreateProject": {"organizationId": "$organization", "name": "new"},
+    f"{_OWN_PROJECTS}/DeleteProject": {"projectId": "$doomed"},
+    f"{_ORGANIZATIONS}/ListOrganizations": {},
+    f"{_OWN_ORGANIZATIONS}/ListOrganizations": {},
+    f"{_OWN_ORGANIZATIONS}/CreateOrganization": {"name": "new"},
+    f"{_OWN_ORGANIZATIONS}/UpdateOrganization": {"organizationId": "$organization", "name": "new"},
+    f"{_OWN_ORGANIZATIONS}/DeleteOrganization": {"organizationId": "$organization"},
+    f"{_OWN_ORGANIZATIONS}/ListMembers": {"organizationId": "$organization"},
+    f"{_OWN_ORGANIZATIONS}/InviteMember": {
+        "organizationId": "$organization",
+        "role": "ROLE_VIEWER",
+    },
+    f"{_OWN_ORGANIZATIONS}/ListInvitations": {"organizationId": "$organization"},
+    f"{_OWN_ORGANIZATIONS}/DeleteInvitation": {
+        "organizationId": "$organization",
+        "invitationId": "$invitation",
+    },
+    f"{_OWN_ORGANIZATIONS}/UpdateMember": {
+        "organizationId": "$organization",
+        "userId": "$user",
+        "role": "ROLE_OWNER",
+    },
+    f"{_OWN_ORGANIZATIONS}/RemoveMember": {"organizationId": "$organization", "userId": "$user"},
+    f"{_TOKENS}/GetCaller": {},
+    f"{_TOKENS}/CreateToken ~user's": {"kind": "TOKEN_KIND_USER"},
+    f"{_TOKENS}/CreateToken ~organization's": {
+        "kind": "TOKEN_KIND_ORGANIZATION",
+        "organizationId": "$organization",
+    },
+    f"{_TOKENS}/CreateToken ~project's": {"kind": "TOKEN_KIND_PROJECT", "projectId": "$project"},
+    f"{_TOKENS}/CreateToken ~pulls the project": {
+        "kind": "TOKEN_KIND_PULL",
+        "projectId": "$project",
+    },
+    f"{_TOKENS}/CreateToken ~pulls a build": {"kind": "TOKEN_KIND_PULL", "buildId": "$ended"},
+    f"{_TOKENS}/ListTokens ~organization's": {"organizationId": "$organization"},
+    f"{_TOKENS}/ListTokens ~project's": {"projectId": "$project"},
+    f"{_TOKENS}/ListTokens ~own": {},
+    f"{_TOKENS}/RevokeToken": {"tokenId": "$token"},
     f"{_TOKENS}/ExchangeToken": {"projectId": "$project"},
     f"{_TRUST}/CreateTrustPolicy": {
         "projectId": "$project",
@@ -179,6 +223,9 @@ RPC: dict[str, dict[str, Any]] = {
     f"{_TRUST}/DeleteTrustPolicy": {"projectId": "$project", "policyId": "$policy"},
 }
 
+# Rows whose request says for which organization a caller of several calls.
+NARROWED = {f"{_TOKENS}/CreateToken ~user's"}
+
 STREAMS = {"ReportStatusStream", "GetBuildLog", "FinishLogin"}
 
 
@@ -186,7 +233,7 @@ def template(name: str) -> str:
     """All that a row's request says."""
     if name in HTTP:
         return " ".join(HTTP[name])
-    return json.dumps(RPC[name])
+    return json.dumps(RPC[name]) + (" $organization" if name in NARROWED else "")
 
 
 def call(name: str, names: dict[str, str]) -> Call:
@@ -194,7 +241,10 @@ def call(name: str, names: dict[str, str]) -> Call:
     if name in RPC:
         method = name.partition(" ~")[0]
         message = filled(json.dumps(RPC[name]), names)
-        return rpc(f"/{method}", message, stream=method.rpartition("/")[2] in STREAMS)
+        called = rpc(f"/{method}", message, stream=method.rpartition("/")[2] in STREAMS)
+        return (
+            called.with_header("x-depot-org", names["organization"]) if name in NARROWED else called
+        )
     verb, path, body = HTTP[name]
     headers = (("content-type", OCI_MANIFEST),) if "/manifests/" in path else ()
     return Call(verb, filled(path, names), filled(body, names).encode(), headers)

@@ -113,8 +113,9 @@ def but_for(answer: Answer, names: dict[str, str]) -> tuple[int, dict[str, str],
     text = answer.body.decode()
     headers = {name: value for name, value in answer.headers.items() if name not in _NEVER_ALIKE}
     for name, value in sorted(names.items(), key=lambda item: -len(item[1])):
-        text = text.replace(value, f"<{name}>")
-        headers = {key: text_.replace(value, f"<{name}>") for key, text_ in headers.items()}
+        word = re.compile(rf"(?<![\w-]){re.escape(value)}(?![\w-])")
+        text = word.sub(f"<{name}>", text)
+        headers = {key: word.sub(f"<{name}>", told) for key, told in headers.items()}
     return answer.status, headers, text
 
 

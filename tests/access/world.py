@@ -22,7 +22,9 @@ from layover import app as application
 from layover.adapters.sql.builds import SqlBuildStore
 from layover.adapters.sql.schema import (
     builds,
+    invitations,
     memberships,
+    projects,
     retentions,
     tokens,
     trust_policies,
@@ -114,6 +116,18 @@ class World:
             await self._write(
                 lambda connection: add_policy(connection, found["policy"], PROJECT, {}, "pull")
             )
+        if "$doomed" in wanted:
+            found["doomed"] = f"doomed{number:04}"
+            await self._write(lambda connection: add_project(connection, found["doomed"]))
+        if "$user" in wanted:
+            found["user"] = f"user{number:06}"
+            await self._write(lambda connection: add_user(connection, found["user"], "viewer"))
+        if "$invitation" in wanted:
+            found["invitation"] = f"invite{number:04}"
+            await self._write(lambda connection: add_invitation(connection, found["invitation"]))
+        if "$token" in wanted:
+            found["token"] = f"token{number:05}"
+            await self._write(lambda connection: add_token(connection, found["token"]))
         if "$fresh" in wanted:
             found["fresh"] = f"fresh{number:05}"
             await self._write(lambda connection: add_build(connection, found["fresh"], PROJECT))
@@ -288,6 +302,66 @@ def _add_token(world: World, connection: Connection, name: str, kind: str, **val
                 "created_at": datetime.now(UTC),
                 **values,
             }
+        )
+    )
+
+
+def add_project(connection: Connection, project_id: str) -> None:
+    """One more project of the organization."""
+    connection.execute(
+        insert(projects).values(
+            id=project_id,
+            organization_id=ORGANIZATION,
+            name="a test's",
+            created_at=datetime.now(UTC),
+            retention_seconds=1,
+            max_retention_seconds=1,
+            extends_on_pull=False,
+        )
+    )
+
+
+def add_user(connection: Connection, user_id: str, role: str) -> None:
+    """One more member of the organization."""
+    now = datetime.now(UTC)
+    connection.execute(
+        insert(users).values(id=user_id, name=user_id, is_admin=False, created_at=now)
+    )
+    connection.execute(
+        insert(memberships).values(
+            user_id=user_id, organization_id=ORGANIZATION, role=role, created_at=now
+        )
+    )
+
+
+def add_invitation(connection: Connection, invitation_id: str) -> None:
+    """An invitation to the organization."""
+    now = datetime.now(UTC)
+    connection.execute(
+        insert(invitations).values(
+            id=invitation_id,
+            secret_hash=invitation_id.encode(),
+            organization_id=ORGANIZATION,
+            role="viewer",
+            note="",
+            created_by="owner-id",
+            created_at=now,
+            expires_at=now + _YEAR,
+        )
+    )
+
+
+def add_token(connection: Connection, token_id: str) -> None:
+    """One more token of the project, which none of the callers made."""
+    connection.execute(
+        insert(tokens).values(
+            id=token_id,
+            kind="project",
+            secret_hash=token_id.encode(),
+            organization_id=ORGANIZATION,
+            project_id=PROJECT,
+            description="a test's",
+            created_at=datetime.now(UTC),
         )
     )
 

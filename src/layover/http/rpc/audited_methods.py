@@ -77,6 +77,7 @@ METHODS: Mapping[str, Method] = {
     f"{_LOGIN}/StartLogin": Method("login.device", Told.BY_ITSELF),
     f"{_LOGIN}/FinishLogin": Method("login.device", Told.BY_ITSELF),
     f"{_DEPOT_PROJECTS}/ListProjects": Method("projects.list"),
+    f"{_DEPOT_PROJECTS}/ResetProjectCache": _change("builders.reset_cache", "project_id"),
     f"{_DEPOT_ORGANIZATIONS}/ListOrganizations": Method("organizations.list"),
     f"{_AUDIT}/ListAuditEvents": Method("audit.list", subject=("project_id", "organization_id")),
     f"{_BUILDS}/ListBuilds": Method("builds.list", subject=("project_id",)),
