@@ -25,8 +25,10 @@ from layover.http.middleware.headers import BASE_HEADERS
 MAX_HEAD_BYTES = 128 * 1024
 HEAD_SECONDS = 60
 
-# A whole body: a manifest, an API message, a form. At a megabit a second 30 s bring 4 MiB.
+# A whole body: a manifest, an API message, a form. Those of some MiB have longer on a slow line, as
+# much as they bring at this rate.
 BODY_SECONDS = 30
+SLOWEST_BYTES_PER_SECOND = 64 * 1024
 
 # Between two pieces of an upload's body, which may take hours.
 UPLOAD_IDLE_SECONDS = 60
@@ -70,8 +72,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._waiting_bytes = 0
         self._patience: asyncio.TimerHandle | None = None
         self._in_body = False
-        # How often the client let us look in vain.
+        # How often the client let us look in vain, and what it brought meanwhile.
         self._looks = 0
+        self._body_bytes = 0
         self._limit, self._may_pause = self.body_seconds, False
         self._body_timer: asyncio.TimerHandle | None = None
         self._wait_for_head()
@@ -109,10 +112,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 # What it hides cannot be known (RFC 9112, section 6.1).
                 raise TransferCodingUnknown
         self._in_body = True
+        self._body_bytes = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._progressed = True
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -180,7 +185,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         if not (self.flow.read_paused or self.cycle.waiting_for_100_continue):
             self._looks += 1
-        if self._looks < _LOOKS:
+        earned = 0
+        if not self._may_pause:
+            earned = int(self._body_bytes / SLOWEST_BYTES_PER_SECOND / self._limit * _LOOKS)
+        if self._looks < _LOOKS + earned:
             self._look_later()
         else:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The request's body did not come in time.")

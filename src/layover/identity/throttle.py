@@ -30,6 +30,9 @@ from layover.identity.models import IdentityError
 # of them goes, so that a flood of new ones, each of one failure, drives out none that matters.
 _LOOKED_AT = 16
 
+# Nobody guesses faster for waiting less than this.
+_FELT_SECONDS = 0.05
+
 # One customer's network at the least (RFC 6177): who has one has all of its addresses.
 _IPV6_NETWORK_BITS = 64
 
@@ -121,6 +124,11 @@ class LoginThrottle:
         if excess > 0:
             raise TooManyAttempts(excess * limits.forgiven_every)
         failures = max(counts.add(key) for counts, key in counted)
+        delay = self._delay(failures)
+        if delay < _FELT_SECONDS:
+            # Needs no room among those that wait: others may have taken all of it.
+            await self._sleep(delay)
+            return
         if (
             self._waiting.total() >= limits.waiting
             or self._waiting[network] >= limits.waiting_per_address
@@ -129,7 +137,7 @@ class LoginThrottle:
             raise TooManyAttempts(limits.longest_delay)
         self._waiting[network] += 1
         try:
-            await self._sleep(self._delay(failures))
+            await self._sleep(delay)
         finally:
             self._waiting[network] -= 1
             if not self._waiting[network]:

@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from layover.http import protocol as protocol_module
 from layover.http.protocol import MAX_HEAD_BYTES, BoundedHttpProtocol
 from layover.oci.digest import Digest
 from tests.contract.registry_api import USER, RegistryApi
@@ -247,6 +248,19 @@ async def test_a_body_that_is_no_upload_has_its_time_in_all(start: bytes) -> Non
             protocol.let_time_pass()
             await send(writer, b"a")
             await protocol.arrived.get()
+        protocol.let_time_pass()
+        assert (await received(reader)).startswith(b"HTTP/1.1 408")
+
+
+async def test_a_large_message_has_longer_on_a_slow_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nine bytes are worth a third of what is allowed.
+    monkeypatch.setattr(protocol_module, "SLOWEST_BYTES_PER_SECOND", 9 / 1200)
+    async with watched(CALL) as ((reader, writer), protocol):
+        await send(writer, b"a" * 8)
+        await protocol.arrived.get()
+        for _ in range(4):
+            protocol.let_time_pass()
+        assert not protocol.transport.is_closing()
         protocol.let_time_pass()
         assert (await received(reader)).startswith(b"HTTP/1.1 408")
 

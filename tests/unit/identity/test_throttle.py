@@ -11,6 +11,7 @@ from layover.identity.throttle import Limits, LoginThrottle, TooManyAttempts
 pytestmark = pytest.mark.anyio
 
 ADDRESS = "203.0.113.9"
+OTHER = "198.51.100.1"
 LIMITS = Limits(failures=10, waiting=6, waiting_per_address=4, tracked=40)
 
 
@@ -159,36 +160,56 @@ async def test_memory_is_bounded(addresses: list[int]) -> None:
         assert len(counts._counts) <= LIMITS.tracked
 
 
+class Crowded:
+    """A throttle whose answers wait until they are released, if they wait at all."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.released = asyncio.Event()
+        self.throttle = LoginThrottle(limits, lambda: 0.0, self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        if seconds >= 0.05:
+            await self.released.wait()
+
+    async def begin(self, *addresses: str) -> None:
+        """Let these addresses fail so often that their next answers wait for long enough."""
+        for address in addresses:
+            await self.throttle.failed(address, new_secret())
+
+    def start(self, address: str, count: int) -> list[asyncio.Task[None]]:
+        return [
+            asyncio.create_task(self.throttle.failed(address, new_secret())) for _ in range(count)
+        ]
+
+
 async def test_as_many_answers_wait_at_once_as_may_and_the_others_are_refused() -> None:
-    released = asyncio.Event()
-    throttle = LoginThrottle(LIMITS, lambda: 0.0, lambda _: released.wait())
-
-    def start(address: str, count: int) -> list[asyncio.Task[None]]:
-        return [asyncio.create_task(throttle.failed(address, new_secret())) for _ in range(count)]
-
-    tasks = start(ADDRESS, 6) + start("198.51.100.1", 4)
+    crowded = Crowded(LIMITS)
+    await crowded.begin(ADDRESS, OTHER)
+    tasks = crowded.start(ADDRESS, 6) + crowded.start(OTHER, 4)
     await asyncio.sleep(0)
     # Four of the one address, and two of the other: six in all.
     refused = [task for task in tasks if task.done()]
     assert [tasks.index(task) for task in refused] == [4, 5, 8, 9]
     assert all(isinstance(task.exception(), TooManyAttempts) for task in refused)
-    released.set()
+    # Who has hardly failed is answered all the same, and may sign in.
+    await crowded.throttle.failed("192.0.2.1", new_secret())
+    await crowded.throttle.attempt("192.0.2.2", "ada")
+    crowded.released.set()
     await asyncio.wait(tasks)
     # And then there is room again.
-    await throttle.failed(ADDRESS, new_secret())
+    await crowded.throttle.failed(ADDRESS, new_secret())
 
 
 async def test_a_canceled_answer_makes_room() -> None:
-    throttle = LoginThrottle(Limits(waiting=1), sleep=lambda _: asyncio.Event().wait())
-    task = asyncio.create_task(throttle.failed(ADDRESS, new_secret()))
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    task = asyncio.create_task(throttle.failed(ADDRESS, new_secret()))
-    await asyncio.sleep(0)
-    assert not task.done()
-    task.cancel()
+    crowded = Crowded(Limits(failures=10, waiting=1))
+    await crowded.begin(ADDRESS)
+    for _ in range(2):
+        (task,) = crowded.start(ADDRESS, 1)
+        await asyncio.sleep(0)
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 # --- passwords -----------------------------------------------------------------------------------
