@@ -40,6 +40,7 @@ from layover.adapters.sql.retention import SqlRetentionStore
 from layover.adapters.sql.tokens import SqlTokenStore
 from layover.adapters.sql.trust import SqlTrustStore
 from layover.adapters.sql.uploads import SqlUploadStore
+from layover.audit.listing import AuditListing
 from layover.audit.log import AuditLog
 from layover.builds.address import PublicAddress
 from layover.builds.builders import BuilderConfig
@@ -240,7 +241,8 @@ async def running(
             await identity_store.server_key("registry-tokens", token_bytes(KEY_BYTES)), _now
         )
         throttle = LoginThrottle(Limits(failures=settings.failed_logins))
-        audit = AuditLog(SqlAuditStore(database), SqlAuditPlaces(database), identity, _now)
+        audit_store = SqlAuditStore(database)
+        audit = AuditLog(audit_store, SqlAuditPlaces(database), identity, _now)
         stack.push_async_callback(audit.close)
         tenant = await identity.bootstrap(
             lambda token: keep_admin_token(settings.data_dir, token),
@@ -348,6 +350,7 @@ async def running(
             connections,
             receipts,
             audit,
+            AuditListing(audit_store, identity),
             _now,
         ):
             routes.append(Route(f"{path}/{{method}}", service))

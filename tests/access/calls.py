@@ -15,6 +15,7 @@ _ORGANIZATIONS, _OWN_ORGANIZATIONS = (
     "depot.core.v1.OrganizationService",
     "layover.v1.OrganizationsService",
 )
+_AUDIT = "layover.v1.AuditService"
 _TOKENS, _TRUST = "layover.v1.TokensService", "layover.v1.TrustService"
 
 _NEW = image(annotations={"pushed": "by the caller"}).decode()
@@ -210,6 +211,7 @@ RPC: dict[str, dict[str, Any]] = {
     f"{_TOKENS}/ListTokens ~project's": {"projectId": "$project"},
     f"{_TOKENS}/ListTokens ~own": {},
     f"{_TOKENS}/RevokeToken": {"tokenId": "$token"},
+    f"{_AUDIT}/ListAuditEvents": {"projectId": "$project"},
     f"{_TOKENS}/ExchangeToken": {"projectId": "$project"},
     f"{_TRUST}/CreateTrustPolicy": {
         "projectId": "$project",

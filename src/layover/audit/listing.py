@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 from layover.audit.models import AuditPage, AuditQuery, InvalidAuditQuery, PageKey
 from layover.audit.ports import AuditStore
-from layover.identity.access import Action, may, sees
-from layover.identity.models import ActionDenied, Organization, OrganizationUnknown, Principal
+from layover.identity.access import Action
+from layover.identity.management import OrganizationNotGiven
+from layover.identity.models import Organization, Principal
+from layover.identity.organizations import check
 from layover.identity.service import IdentityService
 
 DEFAULT_PAGE_SIZE = 100
@@ -44,7 +46,7 @@ class AuditListing:
         """A page of the events that `query` asks for, whose organization and project `scope` says.
 
         `page_size` 0 asks for 100, above 1,000 gives 1,000. Raises ProjectUnknown,
-        OrganizationUnknown, ActionDenied, InvalidAuditQuery.
+        OrganizationUnknown, OrganizationNotGiven, ActionDenied, InvalidAuditQuery.
         """
         if page_size < 0:
             raise InvalidAuditQuery("page_size is negative: pass 1 to 1000, or 0 for 100")
@@ -66,15 +68,11 @@ class AuditListing:
             project = await self._identity.authorize(principal, Action.SEE_AUDIT, scope.project_id)
             return replace(query, organization_id=None, project_id=project.id)
         if scope.is_server:
-            if not may(principal, Action.SEE_AUDIT, None):
-                raise ActionDenied(Action.SEE_AUDIT)
+            check(principal, Action.SEE_AUDIT, None)
             return replace(query, organization_id=None, project_id=None)
         organization_id = scope.organization_id or _only_organization(principal)
-        organization = Organization(organization_id, "", _EPOCH)
-        if not sees(principal, organization):
-            raise OrganizationUnknown(organization_id)
-        if not may(principal, Action.SEE_AUDIT, organization):
-            raise ActionDenied(Action.SEE_AUDIT)
+        # What a caller may in an organization that is gone is nothing: nobody is a member of it.
+        check(principal, Action.SEE_AUDIT, Organization(organization_id, "", _EPOCH))
         return replace(query, organization_id=organization_id, project_id=None)
 
 
@@ -82,9 +80,7 @@ def _only_organization(principal: Principal) -> str:
     if principal.organization_id is not None:
         return principal.organization_id
     if len(principal.roles) != 1:
-        raise InvalidAuditQuery(
-            "whose log is not clear: name a project (--project) or an organization (--org)"
-        )
+        raise OrganizationNotGiven(sorted(principal.roles))
     return next(iter(principal.roles))
 
 

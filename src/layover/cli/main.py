@@ -22,6 +22,7 @@ from layover.errors import LayoverError
 # Each command with the line that the list of commands shows, so that showing it loads none.
 COMMANDS = {
     "admin": "Look after a server's data, on its own machine.",
+    "audit": "Show who did what, from where, and how it ended.",
     "bake": "Build the targets of a bake file on a remote builder.",
     "build": "Build an image on a remote builder, and save it.",
     "builds": "Show, keep and remove builds.",

@@ -28,7 +28,8 @@ from layover.rpc.depot.cli.v1 import build_pb as wire
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceClient
 from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceClient
 from layover.rpc.depot.cli.v1beta1.projects_pb import ListProjectsRequest
-from layover.rpc.layover.v1 import builds_pb, projects_pb, tokens_pb
+from layover.rpc.layover.v1 import audit_pb, builds_pb, projects_pb, tokens_pb
+from layover.rpc.layover.v1.audit_connect import AuditServiceClient
 from layover.rpc.layover.v1.builds_connect import BuildsServiceClient
 from layover.rpc.layover.v1.projects_connect import (
     ProjectsServiceClient as OwnProjectsServiceClient,
@@ -84,6 +85,7 @@ class Client:
         self._details = BuildsServiceClient(server.url, http_client=http)
         self._policies = OwnProjectsServiceClient(server.url, http_client=http)
         self._tokens = TokensServiceClient(server.url, http_client=http)
+        self._audit = AuditServiceClient(server.url, http_client=http)
 
     async def __aenter__(self) -> Self:
         return self
@@ -305,6 +307,30 @@ class Client:
             found.extend(answer.builds)
             page_token = answer.next_page_token
             if not page_token:
+                break
+        return found[:limit]
+
+    async def list_audit_events(
+        self, request: audit_pb.ListAuditEventsRequest, limit: int
+    ) -> list[audit_pb.AuditEvent]:
+        """The newest events that `request` asks for, newest first, `limit` at most.
+
+        Its page size and token are this method's own.
+        """
+        found: list[audit_pb.AuditEvent] = []
+        while len(found) < limit:
+            request.page_size = min(limit - len(found), 1000)
+            answer = await self._again(
+                partial(
+                    self._audit.list_audit_events,
+                    request,
+                    headers=self._headers,
+                    timeout_ms=_CALL_TIMEOUT_MS,
+                )
+            )
+            found.extend(answer.events)
+            request.page_token = answer.next_page_token
+            if not request.page_token:
                 break
         return found[:limit]
 

@@ -8,6 +8,7 @@ from layover.audit.listing import AuditListing, Scope
 from layover.audit.log import AuditLog
 from layover.audit.models import AuditQuery, InvalidAuditQuery
 from layover.errors import LayoverError
+from layover.identity.management import OrganizationNotGiven
 from layover.identity.models import (
     ActionDenied,
     OrganizationUnknown,
@@ -70,7 +71,7 @@ class Listed:
         (ORGANIZATION, Scope(), ActionDenied),
         (ADMIN, Scope(is_server=True), ["nobody"]),
         (ADMIN, Scope("org1"), OrganizationUnknown),
-        (BOTH, Scope(), InvalidAuditQuery),
+        (BOTH, Scope(), OrganizationNotGiven),
         (BOTH, Scope("org2"), ["foreign"]),
     ],
 )

@@ -8,12 +8,14 @@ from typing import Any
 from connectrpc.interceptor import Interceptor
 from connectrpc.server import ConnectASGIApplication
 
+from layover.audit.listing import AuditListing
 from layover.audit.log import AuditLog
 from layover.builds.connections import ConnectionService
 from layover.builds.life import BuildService
 from layover.builds.listing import ListingService
 from layover.builds.pulls import PullService
 from layover.builds.reports import ReportService
+from layover.http.rpc.audit_service import AuditRpc
 from layover.http.rpc.auditing import Auditing
 from layover.http.rpc.authentication import Authentication
 from layover.http.rpc.build_service import BuildRpc
@@ -34,6 +36,7 @@ from layover.retention.receipts import ReceiptService
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceASGIApplication
 from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceASGIApplication
 from layover.rpc.depot.core.v1.organization_connect import OrganizationServiceASGIApplication
+from layover.rpc.layover.v1.audit_connect import AuditServiceASGIApplication
 from layover.rpc.layover.v1.builds_connect import BuildsServiceASGIApplication
 from layover.rpc.layover.v1.organizations_connect import OrganizationsServiceASGIApplication
 from layover.rpc.layover.v1.projects_connect import (
@@ -67,6 +70,7 @@ def connect_apps(
     connections: ConnectionService,
     receipts: ReceiptService,
     audit: AuditLog,
+    audit_listing: AuditListing,
     now: Callable[[], datetime],
 ) -> list[tuple[str, ConnectOnly]]:
     """The services as (path, ASGI application); each handles all below `path + "/"`.
@@ -129,6 +133,12 @@ def connect_apps(
         ),
         TrustServiceASGIApplication(
             TrustRpc(trust, builds),
+            interceptors=interceptors,
+            read_max_bytes=MAX_MESSAGE_BYTES,
+            codecs=CODECS,
+        ),
+        AuditServiceASGIApplication(
+            AuditRpc(audit_listing),
             interceptors=interceptors,
             read_max_bytes=MAX_MESSAGE_BYTES,
             codecs=CODECS,

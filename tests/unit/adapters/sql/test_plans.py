@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,22 @@ import pytest
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 
+from layover.adapters.sql.audit_places import SqlAuditPlaces
+from layover.audit.models import AuditQuery, PageKey
+from layover.audit.ports import Named
 from layover.oci.digest import Digest
 from layover.oci.names import Tag
 from layover.registry.manifests import Audience
+from tests.contract.test_audit_store import EVENT
 from tests.contract.test_collection import BUILD, World
-from tests.stores import REPOSITORY, RETENTION, SIBLING, descriptor, image, opened, push_image
+from tests.stores import NOW, REPOSITORY, RETENTION, SIBLING, descriptor, image, opened, push_image
 from tests.stores import put_manifest as put
 
 pytestmark = pytest.mark.anyio
 
 # Tables that grow with what is kept.
 LARGE = (
+    "audit_events",
     "blobs",
     "build_logs",
     "builds",
@@ -32,6 +38,7 @@ LARGE = (
     "retained_manifests",
     "retentions",
     "tags",
+    "tokens",
     "tombstones",
 )
 SCAN = re.compile(rf"SCAN (?:{'|'.join(LARGE)})\b")
@@ -112,3 +119,39 @@ async def test_what_is_pushed_read_and_collected_is_found_by_an_index(tmp_path: 
             if any(SCAN.search(line) or WIDE.search(line) for line in plan)
         }
         assert bad == {}
+
+
+@pytest.mark.parametrize(
+    "query", [AuditQuery("org"), AuditQuery(project_id="mine"), AuditQuery()], ids=repr
+)
+async def test_the_audit_log_is_read_in_the_order_of_an_index(
+    tmp_path: Path, query: AuditQuery
+) -> None:
+    with opened(tmp_path) as stores:
+        await stores.audit.add([EVENT])
+        with plans() as found:
+            for narrower in (
+                query,
+                replace(query, since=NOW, until=NOW + RETENTION),
+                replace(query, action="tokens", actor_id="u1"),
+            ):
+                for after in (None, PageKey(NOW, 5)):
+                    await stores.audit.list_page(narrower, after, 100)
+        assert len(found) == 6
+        for plan in found.values():
+            (line,) = plan
+            assert "SEARCH audit_events USING INDEX ix_audit_events_" in line
+            assert "_id_at_id (" in line
+
+
+async def test_whose_log_it_is_and_what_is_old_in_it_are_found_by_an_index(tmp_path: Path) -> None:
+    with opened(tmp_path) as stores:
+        places = SqlAuditPlaces(stores.database)
+        with plans() as found:
+            await stores.audit.delete_before(NOW, 100)
+            for named in Named:
+                await places.find_place(named, "x")
+            await places.find_holder(b"x")
+        assert len(found) == 2 + len(Named)
+        assert not [line for plan in found.values() for line in plan if line.startswith("SCAN")]
+        assert any("ix_audit_events_at " in line for plan in found.values() for line in plan)

@@ -13,6 +13,7 @@ from pyqwest.testing import ASGITransport
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from layover.audit.listing import AuditListing
 from layover.http.rpc import Management, connect_apps
 from layover.identity.management_ports import OrganizationStore, ProjectStore, TokenStore
 from layover.identity.organizations import OrganizationService
@@ -26,6 +27,7 @@ from layover.retention.receipts import ReceiptService
 from layover.rpc.depot.cli.v1 import build_pb as depot
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceClient
 from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceClient
+from layover.rpc.layover.v1.audit_connect import AuditServiceClient
 from layover.rpc.layover.v1.builds_connect import BuildsServiceClient
 from layover.rpc.layover.v1.projects_connect import (
     ProjectsServiceClient as OwnProjectsServiceClient,
@@ -84,6 +86,7 @@ class Api:
     keys: MemoryIssuerKeys = field(default_factory=MemoryIssuerKeys)
     tokens: TokensServiceClient = field(init=False)
     trust: TrustServiceClient = field(init=False)
+    audit: AuditServiceClient = field(init=False)
 
     def __post_init__(self) -> None:
         world = self.world
@@ -104,6 +107,7 @@ class Api:
                 LONGEST_COLLECTION,
             ),
             world.audit,
+            AuditListing(world.audit_store, world.identity),
             world.clock,
         )
         # As app.py mounts them.
@@ -115,6 +119,7 @@ class Api:
         self.own_projects = OwnProjectsServiceClient(f"https://{HOST}", http_client=client)
         self.tokens = TokensServiceClient(f"https://{HOST}", http_client=client)
         self.trust = TrustServiceClient(f"https://{HOST}", http_client=client)
+        self.audit = AuditServiceClient(f"https://{HOST}", http_client=client)
 
     async def create(self, *options: depot.BuildOptions) -> depot.CreateBuildResponse:
         """A build with these options, or one that is saved."""

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 class AuditService(Protocol):
     async def list_audit_events(self, request: ListAuditEventsRequest, ctx: RequestContext[ListAuditEventsRequest, ListAuditEventsResponse], /) -> ListAuditEventsResponse:
         """
-        An organization's events, or a project's, the newest first.
+        An organization's events, or a project's, the newest first. For owners; the server's own log is
+        for its administrators.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -88,7 +89,8 @@ class AuditServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> ListAuditEventsResponse:
         """
-        An organization's events, or a project's, the newest first.
+        An organization's events, or a project's, the newest first. For owners; the server's own log is
+        for its administrators.
         """
         return await self.execute_unary(
             request=request,
@@ -107,7 +109,8 @@ class AuditServiceClient(ConnectClient):
 class AuditServiceSync(Protocol):
     def list_audit_events(self, request: ListAuditEventsRequest, ctx: RequestContext[ListAuditEventsRequest, ListAuditEventsResponse], /) -> ListAuditEventsResponse:
         """
-        An organization's events, or a project's, the newest first.
+        An organization's events, or a project's, the newest first. For owners; the server's own log is
+        for its administrators.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -160,7 +163,8 @@ class AuditServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> ListAuditEventsResponse:
         """
-        An organization's events, or a project's, the newest first.
+        An organization's events, or a project's, the newest first. For owners; the server's own log is
+        for its administrators.
         """
         return self.execute_unary(
             request=request,

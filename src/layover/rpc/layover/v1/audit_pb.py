@@ -52,7 +52,7 @@ class AuditEvent(Message[_AuditEventFields]):
             string actor_kind = 5;
             ```
         actor_id:
-            The user's ID or the token's.
+            The user's ID or the token's; of an ID token the trust policy's.
 
             ```proto
             string actor_id = 6;
@@ -128,7 +128,7 @@ class AuditEvent(Message[_AuditEventFields]):
         request_id: str
         details: dict[str, str]
 
-_ListAuditEventsRequestFields: TypeAlias = Literal["organization_id", "project_id", "since", "until", "action", "actor_id", "page_size", "page_token"]
+_ListAuditEventsRequestFields: TypeAlias = Literal["organization_id", "project_id", "since", "until", "action", "actor_id", "page_size", "page_token", "server"]
 
 class ListAuditEventsRequest(Message[_ListAuditEventsRequestFields]):
     """
@@ -138,6 +138,8 @@ class ListAuditEventsRequest(Message[_ListAuditEventsRequestFields]):
 
     Attributes:
         organization_id:
+            One of these, or none: then of the only organization that the caller sees.
+
             ```proto
             string organization_id = 1;
             ```
@@ -150,6 +152,8 @@ class ListAuditEventsRequest(Message[_ListAuditEventsRequestFields]):
             optional google.protobuf.Timestamp since = 3;
             ```
         until:
+            Up to this time, and not at it.
+
             ```proto
             optional google.protobuf.Timestamp until = 4;
             ```
@@ -173,9 +177,15 @@ class ListAuditEventsRequest(Message[_ListAuditEventsRequestFields]):
             ```proto
             string page_token = 8;
             ```
+        server:
+            Instead of the first two: what is in no organization's log, as strangers' refused logins.
+
+            ```proto
+            bool server = 9;
+            ```
     """
 
-    __slots__ = ("organization_id", "project_id", "since", "until", "action", "actor_id", "page_size", "page_token")
+    __slots__ = ("organization_id", "project_id", "since", "until", "action", "actor_id", "page_size", "page_token", "server")
 
     if TYPE_CHECKING:
 
@@ -190,6 +200,7 @@ class ListAuditEventsRequest(Message[_ListAuditEventsRequestFields]):
             actor_id: str = "",
             page_size: int = 0,
             page_token: str = "",
+            server: bool = False,
         ) -> None:
             pass
 
@@ -201,6 +212,7 @@ class ListAuditEventsRequest(Message[_ListAuditEventsRequestFields]):
         actor_id: str
         page_size: int
         page_token: str
+        server: bool
 
 _ListAuditEventsResponseFields: TypeAlias = Literal["events", "next_page_token"]
 
@@ -238,7 +250,7 @@ class ListAuditEventsResponse(Message[_ListAuditEventsResponseFields]):
 
 
 _DESC = file_desc(
-    b'\n\x16layover/v1/audit.proto\x12\nlayover.v1\x1a\x1fgoogle/protobuf/timestamp.proto"\xe7\x03\n\nAuditEvent\x12\x0e\n\x02id\x18\x01 \x01(\x03R\x02id\x12*\n\x02at\x18\x02 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\'\n\x0forganization_id\x18\x03 \x01(\tR\x0eorganizationId\x12\x1d\n\nproject_id\x18\x04 \x01(\tR\tprojectId\x12\x1d\n\nactor_kind\x18\x05 \x01(\tR\tactorKind\x12\x19\n\x08actor_id\x18\x06 \x01(\tR\x07actorId\x12\x1d\n\nactor_name\x18\x07 \x01(\tR\tactorName\x12\x16\n\x06action\x18\x08 \x01(\tR\x06action\x12\x18\n\x07subject\x18\t \x01(\tR\x07subject\x12\x16\n\x06result\x18\n \x01(\tR\x06result\x12\x18\n\x07address\x18\x0b \x01(\tR\x07address\x12\x1d\n\nrequest_id\x18\x0c \x01(\tR\trequestId\x12=\n\x07details\x18\r \x03(\x0b2#.layover.v1.AuditEvent.DetailsEntryR\x07details\x1a:\n\x0cDetailsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"\xb3\x02\n\x16ListAuditEventsRequest\x12\'\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x1d\n\nproject_id\x18\x02 \x01(\tR\tprojectId\x120\n\x05since\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\x05since\x120\n\x05until\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n\x06action\x18\x05 \x01(\tR\x06action\x12\x19\n\x08actor_id\x18\x06 \x01(\tR\x07actorId\x12\x1b\n\tpage_size\x18\x07 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x08 \x01(\tR\tpageToken"q\n\x17ListAuditEventsResponse\x12.\n\x06events\x18\x01 \x03(\x0b2\x16.layover.v1.AuditEventR\x06events\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2j\n\x0cAuditService\x12Z\n\x0fListAuditEvents\x12".layover.v1.ListAuditEventsRequest\x1a#.layover.v1.ListAuditEventsResponseb\x06proto3',
+    b'\n\x16layover/v1/audit.proto\x12\nlayover.v1\x1a\x1fgoogle/protobuf/timestamp.proto"\xe7\x03\n\nAuditEvent\x12\x0e\n\x02id\x18\x01 \x01(\x03R\x02id\x12*\n\x02at\x18\x02 \x01(\x0b2\x1a.google.protobuf.TimestampR\x02at\x12\'\n\x0forganization_id\x18\x03 \x01(\tR\x0eorganizationId\x12\x1d\n\nproject_id\x18\x04 \x01(\tR\tprojectId\x12\x1d\n\nactor_kind\x18\x05 \x01(\tR\tactorKind\x12\x19\n\x08actor_id\x18\x06 \x01(\tR\x07actorId\x12\x1d\n\nactor_name\x18\x07 \x01(\tR\tactorName\x12\x16\n\x06action\x18\x08 \x01(\tR\x06action\x12\x18\n\x07subject\x18\t \x01(\tR\x07subject\x12\x16\n\x06result\x18\n \x01(\tR\x06result\x12\x18\n\x07address\x18\x0b \x01(\tR\x07address\x12\x1d\n\nrequest_id\x18\x0c \x01(\tR\trequestId\x12=\n\x07details\x18\r \x03(\x0b2#.layover.v1.AuditEvent.DetailsEntryR\x07details\x1a:\n\x0cDetailsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"\xcb\x02\n\x16ListAuditEventsRequest\x12\'\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x1d\n\nproject_id\x18\x02 \x01(\tR\tprojectId\x120\n\x05since\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\x05since\x120\n\x05until\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n\x06action\x18\x05 \x01(\tR\x06action\x12\x19\n\x08actor_id\x18\x06 \x01(\tR\x07actorId\x12\x1b\n\tpage_size\x18\x07 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x08 \x01(\tR\tpageToken\x12\x16\n\x06server\x18\t \x01(\x08R\x06server"q\n\x17ListAuditEventsResponse\x12.\n\x06events\x18\x01 \x03(\x0b2\x16.layover.v1.AuditEventR\x06events\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2j\n\x0cAuditService\x12Z\n\x0fListAuditEvents\x12".layover.v1.ListAuditEventsRequest\x1a#.layover.v1.ListAuditEventsResponseb\x06proto3',
     [
         timestamp_pb.desc(),
     ],
