@@ -12,6 +12,8 @@ from layover.identity.issuer_keys import IssuerUnavailable, VerificationKey, par
 # The largest known have 5 KiB, and 30 KiB where certificates come with the keys.
 _MAX_CONFIGURATION_BYTES, _MAX_KEYS_BYTES = 64 * 1024, 256 * 1024
 
+_LONGEST_URL = 1024
+
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -38,8 +40,8 @@ async def discover(client: httpx.AsyncClient, issuer: str) -> IssuerConfiguratio
     # Section 4.3: exactly equal, or somebody speaks for another.
     if document.get("issuer") != issuer:
         raise IssuerUnavailable(issuer, "its configuration is another issuer's")
-    jwks_uri = document.get("jwks_uri")
-    if not isinstance(jwks_uri, str):
+    jwks_uri = _text(document, "jwks_uri")
+    if not jwks_uri:
         raise IssuerUnavailable(issuer, "its configuration names no keys")
     return IssuerConfiguration(
         issuer,
@@ -69,5 +71,8 @@ async def _fetch(client: httpx.AsyncClient, issuer: str, url: str, max_bytes: in
 
 
 def _text(document: Mapping[object, object], name: str) -> str:
+    """A URL of the configuration; nothing for what cannot be one, which errors would repeat."""
     value = document.get(name)
-    return value if isinstance(value, str) else ""
+    if not isinstance(value, str) or len(value) > _LONGEST_URL:
+        return ""
+    return value if value.isascii() and value.isprintable() and " " not in value else ""

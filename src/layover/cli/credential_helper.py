@@ -13,15 +13,18 @@ BuildKit's clients speak it.
 | list | | `{HOST: "x-token", ...}` |
 """
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from layover.cli.errors import DONE, FAILED, INTERRUPTED, WRONG_USAGE, CliError, say
 from layover.cli.process import environment, leave, open_closed_streams
 from layover.client import login_file, registry_logins
+from layover.client.ci_systems import may_have_token
 from layover.client.docker_config import PROGRAM
 from layover.client.registries import parse_registry
 from layover.client.registry_logins import USER_NAME
@@ -80,7 +83,16 @@ def _get(read: Callable[[], bytes], env: Mapping[str, str]) -> str:
     path = login_file.login_path(env)
     if login_file.is_readable_by_others(path):
         say(f"warning: others can read {path}, which holds tokens: run `chmod 600 {path}`")
-    token = registry_logins.find_token(parse_registry(asked), env)
+
+    def job_token(url: str, has_login: bool) -> str:
+        if not may_have_token(env):
+            return ""
+        # Loads an HTTP client, which nobody else who asks has to wait for.
+        from layover.cli.job_login import token_of_job
+
+        return asyncio.run(token_of_job(url, None, Path(), env, has_login=has_login))
+
+    token = registry_logins.find_token(parse_registry(asked), env, job_token)
     if not token:
         raise HelperRefused(_NOT_FOUND)
     return json.dumps({"ServerURL": asked, "Username": USER_NAME, "Secret": token})

@@ -21,6 +21,16 @@ _TOKEN_VARIABLES = ("LAYOVER_TOKEN", "DEPOT_TOKEN")
 _PROJECT_VARIABLES = ("LAYOVER_PROJECT_ID", "DEPOT_PROJECT_ID")
 
 
+# Gives the token of the CI job that we run in, or nothing; it is told the server's address, and
+# whether there is a login to use otherwise.
+JobToken = Callable[[str, bool], str]
+
+
+def no_job_token(url: str, has_login: bool) -> str:
+    """Of what runs in no CI job."""
+    return ""
+
+
 class NoServer(ClientError):
     """Nobody said which server to use."""
 
@@ -92,13 +102,9 @@ def find_server(
     url_flag: str | None,
     token_flag: str | None,
     env: Mapping[str, str],
-    job_token: Callable[[str, bool], str] = lambda url, has_login: "",
+    job_token: JobToken = no_job_token,
 ) -> Server:
-    """The server and its token. Raises as `find_url` does, NoToken and InvalidToken.
-
-    `job_token` gives the token of the CI job that we run in, or nothing; it is told the server's
-    address, and whether there is a login to use otherwise.
-    """
+    """The server and its token. Raises as `find_url` does, NoToken and InvalidToken."""
     url = find_url(url_flag, env)
     token = parse_token(token_flag or first_of(env, _TOKEN_VARIABLES))
     if not token:

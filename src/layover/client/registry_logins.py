@@ -1,7 +1,8 @@
 """The token that this machine has for a registry, as Docker's clients ask a helper for it.
 
-It is found as every command finds it: LAYOVER_TOKEN, for the server that LAYOVER_URL or the login
-names and no other; else the token that the login's file keeps for that very server.
+It is found as every command finds it: LAYOVER_TOKEN or the CI job's own, for the server that
+LAYOVER_URL or the login names and no other; else the token that the login's file keeps for that
+very server.
 """
 
 import contextlib
@@ -9,21 +10,24 @@ from collections.abc import Mapping
 
 from layover.client import choices, login_file
 from layover.client.address import parse_token, parse_url
-from layover.client.choices import NoServer, NoToken
+from layover.client.choices import JobToken, NoServer, NoToken, no_job_token
+from layover.client.ci_systems import may_have_token
 from layover.client.registries import Registry
 
 # The user name that goes with every token.
 USER_NAME = "x-token"
 
 
-def find_token(registry: Registry, env: Mapping[str, str]) -> str:
+def find_token(
+    registry: Registry, env: Mapping[str, str], job_token: JobToken = no_job_token
+) -> str:
     """The token for the registry, empty when there is none.
 
     Raises what `choices.find_server` does, but for NoServer and NoToken.
     """
     if registry.is_at(_url_in_use(env)):
         try:
-            return choices.find_server(None, None, env).token
+            return choices.find_server(None, None, env, job_token).token
         except NoToken:
             return ""
     kept = login_file.read(login_file.login_path(env)).tokens
@@ -33,7 +37,8 @@ def find_token(registry: Registry, env: Mapping[str, str]) -> str:
 
 def has_token(registry: Registry, env: Mapping[str, str]) -> bool:
     """Whether `find_token` would find one, as far as that can be told without asking anybody."""
-    return bool(find_token(registry, env))
+    in_job = may_have_token(env) and registry.is_at(_url_in_use(env))
+    return in_job or bool(find_token(registry, env))
 
 
 def keep_token(registry: Registry, token: str, env: Mapping[str, str]) -> None:

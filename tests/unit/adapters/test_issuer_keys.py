@@ -170,6 +170,8 @@ async def test_as_many_issuers_are_remembered_as_said(
         ("discovery", {"merge": {"issuer": None}}, "another issuer's"),
         ("discovery", {"merge": {"jwks_uri": None}}, "names no keys"),
         ("discovery", {"merge": {"jwks_uri": 5}}, "names no keys"),
+        ("discovery", {"merge": {"jwks_uri": "https://a/\x1b[31m"}}, "names no keys"),
+        ("discovery", {"merge": {"jwks_uri": "https://a/" + "a" * 2000}}, "names no keys"),
         ("discovery", {"merge": {"jwks_uri": "https://169.254.169.254/"}}, "outbound_networks"),
         ("discovery", {"merge": {"jwks_uri": "http://1.1.1.1/"}}, "outbound_insecure_hosts"),
         ("discovery", {"merge": {"jwks_uri": "file:///etc/passwd"}}, "does not connect"),

@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from connectrpc.code import Code
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layover.cli.credential_helper import run
 from layover.client import login_file
 from layover.client.login_file import Login
+from tests.unit.cli.exchange import JOB, exchanging
 
 URL, HOST, TOKEN = "https://layover.example.com", "layover.example.com", "layover_s3cret"
 
@@ -197,3 +199,23 @@ def test_the_program_loads_no_more_than_it_needs() -> None:
         check=True,
     ).stdout.split()
     assert not set(heavy) & set(loaded)
+
+
+def test_in_a_ci_job_docker_gets_what_the_jobs_own_token_is_traded_for(
+    env: dict[str, str],
+) -> None:
+    with exchanging() as server:
+        env |= {
+            "LAYOVER_URL": server.url,
+            "LAYOVER_PROJECT_ID": "pppppppppp",
+            "LAYOVER_ID_TOKEN": JOB,
+        }
+        host = server.url.removeprefix("http://")
+        status, answer = ask("get", host, env)
+        assert (status, json.loads(answer)["Secret"]) == (0, "traded")
+        # Another registry is told nothing of the job.
+        assert ask("get", "127.0.0.1:1", env) == (1, "credentials not found in native keychain")
+        assert server.heard == [(f"Bearer {JOB}", "pppppppppp")]
+        server.refusal = Code.UNAUTHENTICATED
+        status, answer = ask("get", host, env)
+        assert (status, "does not trust this job" in answer) == (1, True)

@@ -1,58 +1,24 @@
 """A CI job's ID token is traded for a token of the project that the job names."""
 
 import asyncio
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvicorn
 from connectrpc.code import Code
-from connectrpc.errors import ConnectError
 
 from layover.cli.errors import WrongUsage
 from layover.cli.job_login import JobNotTrusted, token_of_job
 from layover.client.errors import ServerUnreachable
-from layover.rpc.layover.v1 import tokens_pb
-from layover.rpc.layover.v1.tokens_connect import TokensService, TokensServiceASGIApplication
+from tests.unit.cli.exchange import JOB, Exchange, exchanging
 
-JOB = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
 CI = {"LAYOVER_ID_TOKEN": JOB, "LAYOVER_PROJECT_ID": "pppppppppp"}
-
-
-class Exchange(TokensService):
-    def __init__(self) -> None:
-        self.url = ""
-        self.heard: list[tuple[str, str]] = []
-        self.refusal: Code | None = None
-
-    async def exchange_token(
-        self, request: tokens_pb.ExchangeTokenRequest, ctx: Any
-    ) -> tokens_pb.ExchangeTokenResponse:
-        self.heard.append((ctx.request_headers["authorization"], request.project_id))
-        if self.refusal is not None:
-            raise ConnectError(self.refusal, "no")
-        return tokens_pb.ExchangeTokenResponse(token="traded", project_id=request.project_id)
 
 
 @pytest.fixture
 def server() -> Iterator[Exchange]:
-    exchange = Exchange()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        exchange.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        app: Any = TokensServiceASGIApplication(exchange)
-        running = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=lambda: asyncio.run(running.serve([listener])))
-        thread.start()
-        try:
-            yield exchange
-        finally:
-            running.should_exit = True
-            thread.join()
+    with exchanging() as exchange:
+        yield exchange
 
 
 def token(
