@@ -12,9 +12,10 @@ import pytest
 
 from tests.certificates import Certificates, make_certificates
 from tests.e2e import processes
-from tests.e2e.engines import DockerEngine, Podman, Skopeo
+from tests.e2e.engines import Containerd, DockerEngine, Podman, Skopeo
 from tests.e2e.pairs import REPLICATED, Storage, pairs_of, storage_of
 from tests.e2e.server import LayoverServer
+from tests.oidc_provider import OidcProvider, oidc_provider
 
 
 class ServerFactory(Protocol):
@@ -99,6 +100,39 @@ def docker(short_tmp: Path) -> Iterator[DockerEngine]:
     engine = DockerEngine(short_tmp / "docker")
     yield engine
     engine.stop()
+
+
+@pytest.fixture(scope="session")
+def containerd(short_tmp: Path) -> Iterator[Containerd]:
+    """A containerd of the tests' own."""
+    containerd = Containerd(short_tmp / "containerd")
+    yield containerd
+    containerd.stop()
+
+
+@pytest.fixture(scope="session")
+def tls_provider(short_tmp: Path, certificates: Certificates) -> Iterator[OidcProvider]:
+    """An OpenID Connect provider with HTTPS, whose authority `tls_server` trusts."""
+    folder = short_tmp / "oidc"
+    folder.mkdir()
+    with oidc_provider(folder, certificates) as provider:
+        yield provider
+
+
+@pytest.fixture(scope="session")
+def tls_server(short_tmp: Path, certificates: Certificates) -> Iterator[LayoverServer]:
+    """A server with HTTPS that tests share, on SQLite and files."""
+    server = LayoverServer(
+        short_tmp / "tls",
+        certificates=certificates,
+        settings={"OUTBOUND_CA_CERT": str(certificates.ca)},
+    )
+    try:
+        server.start()
+        assert server.project_id
+        yield server
+    finally:
+        server.remove()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 None of them reads or writes the user's configuration, images or networks.
 """
 
+import json
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -95,9 +96,15 @@ class Skopeo:
         object.__setattr__(self, "env", env)
 
     def __call__(
-        self, *arguments: str, check: bool = True, timeout: float = 300
+        self,
+        *arguments: str,
+        check: bool = True,
+        timeout: float = 300,
+        stdin: str | None = None,
     ) -> "subprocess.CompletedProcess[str]":
-        return run(self.command(*arguments), env=self.env, check=check, timeout=timeout)
+        return run(
+            self.command(*arguments), env=self.env, check=check, timeout=timeout, stdin=stdin
+        )
 
     def command(self, *arguments: str) -> list[str]:
         return [find("skopeo"), "--policy", str(self.folder / "policy.json"), *arguments]
@@ -127,9 +134,83 @@ class Podman:
         )
         object.__setattr__(self, "env", env)
 
-    def __call__(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        root = ("--root", self.folder / "root", "--runroot", self.folder / "run")
-        return run([find("podman"), *root, *arguments], env=self.env, check=check)
+    def __call__(
+        self, *arguments: str, check: bool = True, stdin: str | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        return run(self.command(*arguments), env=self.env, check=check, stdin=stdin)
+
+    def command(self, *arguments: str) -> list[str]:
+        root = ("--root", str(self.folder / "root"), "--runroot", str(self.folder / "run"))
+        return [find("podman"), *root, *arguments]
 
     def remove(self) -> None:
         processes.remove(self.folder)
+
+
+# They need a network, a device, or a file system of their own.
+_UNUSED_PLUGINS = [
+    "io.containerd.grpc.v1.cri",
+    "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.devmapper",
+    "io.containerd.snapshotter.v1.zfs",
+]
+
+
+class Containerd:
+    """A containerd with its own socket and data; no other's, such as Docker's, is used."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` has to be short: a socket's path has at most 107 characters."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._socket = folder, folder / "containerd.sock"
+        (folder / "config.toml").write_text(
+            "version = 2\n"
+            f"disabled_plugins = {json.dumps(_UNUSED_PLUGINS)}\n"
+            f'[plugins."io.containerd.internal.v1.opt"]\npath = "{folder}/opt"\n'
+        )
+        self.env = environment(folder)
+        self._daemon = Background(
+            [
+                *(find("containerd"), "--config", folder / "config.toml"),
+                *(
+                    "--address",
+                    self._socket,
+                    "--root",
+                    folder / "root",
+                    "--state",
+                    folder / "state",
+                ),
+            ],
+            env=self.env,
+            log=folder / "containerd.log",
+        )
+        try:
+            processes.wait_until(self._answers, timeout=60, what="containerd")
+        except AssertionError as error:
+            tail = self._daemon.log()[-4000:]
+            self.stop()
+            raise AssertionError(f"containerd did not start: {tail}") from error
+
+    def _answers(self) -> bool:
+        if not self._daemon.is_running:
+            raise AssertionError("containerd ended")
+        return self("version", check=False).returncode == 0
+
+    def __call__(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Run `ctr ARGUMENTS` against this containerd."""
+        return run([find("ctr"), "--address", self._socket, *arguments], env=self.env, check=check)
+
+    def pull(
+        self, reference: str, *, hosts: Path, user: str, check: bool = True
+    ) -> "subprocess.CompletedProcess[str]":
+        """Pull with a login, USER:SECRET, and a folder that says how hosts are reached."""
+        # This snapshotter needs nothing of the kernel.
+        return self(
+            *("images", "pull", "--snapshotter", "native", "--hosts-dir", str(hosts)),
+            *("--user", user, reference),
+            check=check,
+        )
+
+    def stop(self) -> None:
+        self._daemon.stop()
+        processes.remove(self._folder)

@@ -143,7 +143,8 @@ def test_credentials_that_are_malformed_are_a_bad_request(registry: Registry, va
 
 def test_another_user_name_is_told_the_right_one(registry: Registry, tenant: Tenant) -> None:
     refused = registry.as_(basic(tenant.user, user="admin"))("GET", "/token")
-    assert (refused.status, code(refused)) == (400, "UNSUPPORTED")
+    assert (refused.status, code(refused)) == (401, "UNAUTHORIZED")
+    assert challenge(refused)
     assert "x-token" in refused.json()["errors"][0]["message"]
 
 
@@ -177,7 +178,7 @@ def test_the_password_grant_gives_a_token_too(registry: Registry, tenant: Tenant
     assert nobody("POST", "/token", urlencode(form).encode(), typed).status == 200
     for wrong, status in (
         ({"password": "wrong", "grant_type": "password"}, 401),
-        ({"username": "admin", "grant_type": "password"}, 400),
+        ({"username": "admin", "grant_type": "password"}, 401),
         ({"grant_type": "client_credentials"}, 400),
         ({"refresh_token": "wrong"}, 401),
     ):

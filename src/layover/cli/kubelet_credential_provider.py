@@ -43,7 +43,7 @@ class NobodyTrusts(CliError):
         super().__init__(
             f"no pull token of project {request.project_id} for this pod's service account: {why}."
             f" Its token says: {claims_of(request.token)}. A trust policy of that project has to"
-            " mean it: `layover trust list` shows those that there are"
+            " mean it: `layover projects trust list` shows those that there are"
         )
 
 

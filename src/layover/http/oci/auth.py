@@ -14,7 +14,7 @@ from layover.audit.log import AuditLog
 from layover.audit.ports import Named
 from layover.errors import LayoverError
 from layover.http.auditing import Deed, record
-from layover.http.oci.errors import InvalidRequest, ScopeInsufficient
+from layover.http.oci.errors import InvalidRequest, ScopeInsufficient, UserNameRefused
 from layover.http.origin import origin
 from layover.identity.access import Action, may, only_build
 from layover.identity.models import IdentityError, Principal, Project, Unauthenticated
@@ -227,7 +227,7 @@ class Authenticator:
 
         Empty when `error` is none that another token helps against.
         """
-        if not isinstance(error, Unauthenticated | ScopeInsufficient):
+        if not isinstance(error, Unauthenticated | ScopeInsufficient | UserNameRefused):
             return {}
         parts = [f'Bearer realm="{self._realm}"', f'service="{self._service}"']
         if hasattr(request.state, "scope"):
@@ -238,7 +238,10 @@ class Authenticator:
 
 
 def basic_secret(value: str) -> str:
-    """The token in a Basic header's value. Raises Unauthenticated, InvalidRequest."""
+    """The token in a Basic header's value.
+
+    Raises Unauthenticated, UserNameRefused, InvalidRequest.
+    """
     try:
         user, separator, secret = (
             base64.b64decode(value.strip(), validate=True).decode().partition(":")
@@ -252,6 +255,6 @@ def basic_secret(value: str) -> str:
 
 
 def check_user_name(user: str) -> None:
-    """Raise InvalidRequest unless it is the one user name that tokens go with."""
+    """Raise UserNameRefused unless it is the one user name that tokens go with."""
     if user != USER_NAME:
-        raise InvalidRequest(f"the user name has to be {USER_NAME}, with a token as password")
+        raise UserNameRefused(USER_NAME)

@@ -43,6 +43,17 @@ class InvalidRequest(RegistryError):
     """A header or a query parameter is missing or malformed."""
 
 
+class UserNameRefused(RegistryError):
+    """A login with a user name that no token goes with.
+
+    It is told as any login that failed: of a 401 podman, skopeo and Docker show the sentence, and
+    of a 400 podman 4.3 and skopeo 1.9 the number.
+    """
+
+    def __init__(self, user_name: str) -> None:
+        super().__init__(f"the user name has to be {user_name}, with a token as password")
+
+
 class Unsupported(RegistryError):
     """The registry has no such endpoint, or it does not take the method."""
 
@@ -108,6 +119,7 @@ OCI_ERRORS: Mapping[type[LayoverError], OciError] = {
     UploadOutOfOrder: OciError(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
     UploadTruncated: OciError(HTTPStatus.BAD_REQUEST, "SIZE_INVALID"),
     UploadUnknown: OciError(HTTPStatus.NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
+    UserNameRefused: OciError(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED"),
 }
 
 

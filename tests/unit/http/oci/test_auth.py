@@ -3,7 +3,7 @@ import base64
 import pytest
 
 from layover.http.oci.auth import basic_secret
-from layover.http.oci.errors import InvalidRequest
+from layover.http.oci.errors import InvalidRequest, UserNameRefused
 from layover.identity.models import Unauthenticated
 
 
@@ -18,7 +18,7 @@ def test_the_password_is_the_token() -> None:
 
 @pytest.mark.parametrize("credentials", [b"admin:secret", b":secret", b"X-TOKEN:secret", b"secret"])
 def test_another_user_name_is_told_the_right_one(credentials: bytes) -> None:
-    with pytest.raises(InvalidRequest, match="x-token"):
+    with pytest.raises(UserNameRefused, match="x-token"):
         basic_secret(basic(credentials))
 
 
