@@ -120,8 +120,13 @@ def tls_provider(short_tmp: Path, certificates: Certificates) -> Iterator[OidcPr
 
 
 @pytest.fixture(scope="session")
-def tls_server(short_tmp: Path, certificates: Certificates) -> Iterator[LayoverServer]:
-    """A server with HTTPS that tests share, on SQLite and files."""
+def tls_server(
+    short_tmp: Path, certificates: Certificates, tls_provider: OidcProvider
+) -> Iterator[LayoverServer]:
+    """A server with HTTPS that tests share, on SQLite and files.
+
+    It ends before the provider, whose end waits for half a minute for open connections.
+    """
     server = LayoverServer(
         short_tmp / "tls",
         certificates=certificates,

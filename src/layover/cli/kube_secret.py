@@ -88,7 +88,7 @@ def command(
         raise WrongUsage(f"{build_id[:300]!r} is not a build's ID")
     if build_id is not None and project is not None:
         raise WrongUsage("a build has its project: leave --project or the build's ID out")
-    server = find_server(url, token)
+    server = find_server(url, token, project)
     description = f"kube-secret {namespace}/{name}" if namespace else f"kube-secret {name}"
     made = run(_create(server, project, build_id, expires, description))
     if made.token is None or not made.secret:

@@ -70,10 +70,15 @@ def forget_token(registry: Registry, env: Mapping[str, str]) -> None:
 
 
 def list_registries(env: Mapping[str, str]) -> list[str]:
-    """The hosts of the registries that there is a token for, as in an image's name."""
+    """The hosts of the registries that there may be a token for, as in an image's name.
+
+    Raises what `find_token` does.
+    """
     urls = set(login_file.read(login_file.login_path(env)).tokens)
     with contextlib.suppress(NoServer, NoToken):
         urls.add(choices.find_server(None, None, env).url)
+    if may_have_token(env) and (in_use := _url_in_use(env)):
+        urls.add(in_use)
     return sorted({url.partition("://")[2].partition("/")[0] for url in urls})
 
 

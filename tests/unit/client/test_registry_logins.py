@@ -11,6 +11,7 @@ from layover.client.registries import parse_registry
 from layover.client.registry_logins import (
     find_token,
     forget_token,
+    has_token,
     keep_token,
     list_registries,
 )
@@ -142,3 +143,35 @@ def test_what_is_wrong_with_the_file_or_the_address_is_said(env: dict[str, str])
         found("a.example.com", env)
     with pytest.raises(InvalidAddress):
         found("a.example.com", env | {"LAYOVER_URL": "a.example.com"})
+
+
+def test_a_jobs_token_is_asked_for_the_server_in_use_alone(env: dict[str, str]) -> None:
+    keep(env, Login(B, {A: "kept_a", B: "kept_b"}))
+    env |= {"LAYOVER_URL": A, "LAYOVER_ID_TOKEN": "a.b.c"}
+    asked = []
+
+    def job_token(url: str, has_login: bool) -> str:
+        asked.append((url, has_login))
+        return "traded"
+
+    assert find_token(parse_registry("b.example.com"), env, job_token) == "kept_b"
+    assert find_token(parse_registry("other.example.com"), env, job_token) == ""
+    assert asked == []
+    assert find_token(parse_registry("a.example.com"), env, job_token) == "traded"
+    assert asked == [(A, True)]
+    env |= {"LAYOVER_TOKEN": "from_env"}
+    assert find_token(parse_registry("a.example.com"), env, job_token) == "from_env"
+    assert asked == [(A, True)]
+
+
+def test_a_job_may_have_a_token_for_the_server_in_use_before_it_is_asked(
+    env: dict[str, str],
+) -> None:
+    env |= {"LAYOVER_URL": A}
+    assert not has_token(parse_registry("a.example.com"), env)
+    assert list_registries(env) == []
+    for sign in ("LAYOVER_ID_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL", "CIRCLECI", "BUILDKITE"):
+        job = env | {sign: "true"}
+        assert has_token(parse_registry("a.example.com"), job)
+        assert not has_token(parse_registry("b.example.com"), job)
+        assert list_registries(job) == ["a.example.com"]
