@@ -34,18 +34,23 @@ class Exchange(TokensService):
 
 @contextlib.contextmanager
 def exchanging() -> Iterator[Exchange]:
-    """Serve on a free port of the loopback until the block ends."""
+    """An Exchange on a free port."""
     exchange = Exchange()
+    with listening(TokensServiceASGIApplication(exchange)) as exchange.url:
+        yield exchange
+
+
+@contextlib.contextmanager
+def listening(app: Any) -> Iterator[str]:
+    """Serve an application on a free port of the loopback until the block ends."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        exchange.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        app: Any = TokensServiceASGIApplication(exchange)
         running = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
         thread = threading.Thread(target=lambda: asyncio.run(running.serve([listener])))
         thread.start()
         try:
-            yield exchange
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             running.should_exit = True
             thread.join()
