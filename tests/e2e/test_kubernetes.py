@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from tests.e2e.engines import Containerd, Podman
 from tests.e2e.images import busybox_context
 from tests.e2e.kubectl import Kubectl, kubectl
-from tests.e2e.processes import environment, run
+from tests.e2e.processes import ROOT, environment, run
 from tests.e2e.server import LAYOVER, LayoverServer, SavedBuild
 from tests.e2e.test_registry_logins import write_hosts
 from tests.oidc_provider import Issuer, OidcProvider
@@ -72,6 +73,23 @@ def test_the_printed_secret_is_taken_by_kubectl_and_pulls_with_podman_and_contai
             saved.reference, hosts=hosts, user=f"{login['username']}:{login['password']}"
         )
         containerd("images", "rm", saved.reference)
+
+
+def test_the_objects_of_the_documentation_are_what_kubectl_reads(kube: Kubectl) -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    # The kubelet's own configuration is no object of a cluster.
+    objects = [
+        block for block in blocks if "kind:" in block and "kubelet.config.k8s.io" not in block
+    ]
+    read = kube(
+        *("annotate", "--local", "-f", "-", "a=b", "-o", "name"), stdin="---\n".join(objects)
+    )
+    assert read.stdout.splitlines() == [
+        "deployment.apps/web",
+        "clusterrole.rbac.authorization.k8s.io/layover-image-pulls",
+        "clusterrolebinding.rbac.authorization.k8s.io/layover-image-pulls",
+    ]
 
 
 @pytest.fixture

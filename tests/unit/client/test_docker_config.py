@@ -196,6 +196,22 @@ def test_a_link_goes_on_to_point_where_it_did(tmp_path: Path) -> None:
         assert content_of(real) == {}
 
 
+def test_the_file_stays_its_owners_when_root_changes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(CONFIG)
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fchown", lambda file, uid, gid: given.append((uid, gid)))
+    for user, expected in ((1000, []), (0, [(path.stat().st_uid, path.stat().st_gid)])):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        assert install(read(path), HOST)
+        assert given == expected
+        given.clear()
+        assert uninstall(read(path), HOST)
+        given.clear()
+
+
 def test_nothing_is_left_behind_where_the_file_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
