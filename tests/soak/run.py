@@ -20,6 +20,7 @@ MIB = 1 << 20
 _MOST_KEPT = 400
 _LAST_LOOKS = 300
 _SAMPLE_SECONDS = 1.0
+_UPLOAD_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,12 @@ class Plan:
     seconds: float = math.inf
     kills: float = math.inf
     kill_every: float | None = None
+
+    @property
+    def upload_lifetime(self) -> int:
+        """How long a session lives after its last request, in seconds: longer than one waits on a
+        machine that has more to do."""
+        return max(self.grace, _UPLOAD_SECONDS)
 
 
 @dataclass
@@ -295,7 +302,7 @@ class Run:
     async def _see_all_go(self) -> None:
         """Nothing lives: within the grace time, an interval and a little, nothing takes space."""
         began = time.time()
-        patience = 2 * self.plan.grace + 3 * self.plan.reaper_interval + 10
+        patience = self.plan.grace + self.plan.upload_lifetime + 3 * self.plan.reaper_interval + 10
         while True:
             bytes_left, rows_left = self.cluster.stored_bytes(), self.cluster.left_over()
             took = time.time() - began

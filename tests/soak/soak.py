@@ -17,7 +17,7 @@ def soak(plan: Plan, folder: Path, pair: str, replicas: int = 3) -> list[str]:
     settings = {
         "REAPER_INTERVAL": f"{plan.reaper_interval}s",
         "GC_GRACE": f"{plan.grace}s",
-        "UPLOAD_LIFETIME": f"{plan.grace}s",
+        "UPLOAD_LIFETIME": f"{plan.upload_lifetime}s",
         "LOG_FORMAT": "json",
     }
     cluster: AbstractContextManager[Cluster]
