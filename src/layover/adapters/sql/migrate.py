@@ -109,21 +109,25 @@ def _scripts(config: Config) -> ScriptDirectory:
 
 def _migrate(engine: Engine) -> None:
     config = _config()
-    known = {script.revision for script in _scripts(config).walk_revisions()}
+    scripts = _scripts(config)
     with engine.connect() as connection:
         if engine.dialect.name == "postgresql":
             # It has to see what whoever held the lock before has done.
             connection.execution_options(isolation_level="READ COMMITTED")
-        _migrate_on(connection, config, known)
+        _migrate_on(connection, config, scripts)
 
 
-def _migrate_on(connection: Connection, config: Config, known: set[str]) -> None:
+def _migrate_on(connection: Connection, config: Config, scripts: ScriptDirectory) -> None:
+    known = {script.revision for script in scripts.walk_revisions()}
     with _foreign_keys_unchecked(connection), connection.begin():
         if connection.dialect.name == "postgresql":
             _prepare_postgresql(connection)
         current = MigrationContext.configure(connection).get_current_revision()
         if current is not None and current not in known:
             raise SchemaUnknown(current)
+        if current == scripts.get_current_head():
+            # What follows reads every row, which takes seconds where there are a million.
+            return
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         if connection.dialect.name == "sqlite":

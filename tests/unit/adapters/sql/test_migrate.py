@@ -1,6 +1,8 @@
+import sqlite3
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -125,6 +127,14 @@ def test_migrating_again_changes_nothing(database: Database) -> None:
     before = content(database)
     migrate(database.engine)
     assert content(database) == before
+
+
+def test_a_database_that_needs_no_migration_is_not_read_through(sqlite: Database) -> None:
+    migrate(sqlite.engine)
+    with closing(sqlite3.connect(str(sqlite.engine.url.database))) as damaged, damaged:
+        # Whoever checks each row against those that it names finds this one.
+        damaged.execute("INSERT INTO tombstones VALUES ('no project', '', '', 'expired', 0)")
+    migrate(sqlite.engine)
 
 
 def test_a_database_of_an_unknown_release_is_refused_untouched(database: Database) -> None:
