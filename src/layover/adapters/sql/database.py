@@ -10,15 +10,14 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
 from typing import NoReturn, TypeVar
 
 import structlog
-from sqlalchemy import URL, Connection, Engine, Table, text
+from sqlalchemy import URL, Connection, Engine, RootTransaction, Table, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 
 from layover.adapters.sql.engines import bound_lookups, connect, is_interrupted
 from layover.adapters.sql.failures import Failure, failure_of
@@ -39,8 +38,13 @@ _LONGEST_PAUSE_SECONDS = 1.0
 # More often than that a row that is there already is this transaction's own bug.
 _MAX_DUPLICATES = 3
 
-# What transactions that met hold in their turn; any number would do.
-_TURN_LOCK = 2_094_180_463_725_518
+# What transactions lock to take turns; any table would do that nobody else locks.
+_TURN_TABLE = "alembic_version"
+
+# One that met others works alone. The others let it, for so long after any of their own met:
+# a database whose transactions do not meet is asked for no lock at all.
+_ALONE, _BESIDE_OTHERS = "EXCLUSIVE", "ROW SHARE"
+_WARY_SECONDS = 10.0
 
 # A database that does not answer for so long is not there.
 _PING_SECONDS = 5
@@ -58,6 +62,8 @@ class Database:
         self._writes = ThreadPoolExecutor(self._engines.writers, thread_name_prefix="sql-write")
         self._lookups: Connection | None = None
         self._turn = asyncio.Lock()
+        # When a transaction last met others, by the machine's clock that nobody sets.
+        self._met_at = -_WARY_SECONDS
         self._refusal: str | None = None
         # Whether the last attempt found no connection.
         self._is_lost = False
@@ -147,13 +153,15 @@ class Database:
         asked_at = time.monotonic()
         pause = _FIRST_PAUSE_SECONDS
         duplicates = 0
-        in_turn = False
+        lock: str | None = None
+        if engine is self._engines.writes and asked_at - self._met_at < _WARY_SECONDS:
+            lock = _BESIDE_OTHERS
 
         def attempt() -> Result:
             if self._is_lost and time.monotonic() - asked_at > _PATIENCE_SECONDS[Failure.LOST]:
                 # It waited for a thread behind others that waited for a connection in vain.
                 raise StorageUnavailable
-            result = _attempt(engine, work, in_turn=in_turn)
+            result = _attempt(engine, work, lock)
             if self._is_lost:
                 _log.warning("database_found_again")
             self._is_lost = False
@@ -182,12 +190,16 @@ class Database:
                 if failure is Failure.LOST:
                     await asyncio.sleep(random.uniform(0, pause))  # noqa: S311  # no secret
                     pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-                elif not in_turn:
+                    continue
+                if engine is self._engines.writes:
+                    self._met_at = time.monotonic()
+                    if lock == _ALONE:
+                        continue
                     # Those who met take turns. Of many that want the same row one comes through
                     # at a time, and had they all tried again at once, the others would each time
-                    # have worked in vain.
+                    # have worked in vain; nor would one that takes long ever come through.
                     await stack.enter_async_context(self._turn)
-                    in_turn = True
+                    lock = _ALONE
 
 
 def insert_or_ignore(connection: Connection, table: Table, **values: object) -> None:
@@ -219,9 +231,9 @@ async def _in_thread(executor: ThreadPoolExecutor, call: Callable[[], Result]) -
     return await asyncio.get_running_loop().run_in_executor(executor, call)
 
 
-def _attempt(engine: Engine, work: Work[Result], *, in_turn: bool = False) -> Result:
-    with engine.connect() as connection, _turn_of(connection) if in_turn else nullcontext():
-        transaction = connection.begin()
+def _attempt(engine: Engine, work: Work[Result], lock: str | None = None) -> Result:
+    with engine.connect() as connection:
+        transaction = connection.begin() if lock is None else _begin_locked(connection, lock)
         try:
             result = work(connection)
         except BaseException:
@@ -239,31 +251,20 @@ def _attempt(engine: Engine, work: Work[Result], *, in_turn: bool = False) -> Re
         return result
 
 
-@contextmanager
-def _turn_of(connection: Connection) -> Iterator[None]:
-    """Wait until none of the servers' other transactions that met is under way ("Advisory Locks").
-
-    Before the transaction and not in it: what was committed meanwhile has to be seen there.
-    """
+def _begin_locked(connection: Connection, mode: str) -> RootTransaction:
+    """Begin a transaction with a lock that it holds to its end ("Explicit Locking")."""
+    transaction = connection.begin()
     try:
-        connection.exec_driver_sql(f"SELECT pg_advisory_lock({_TURN_LOCK})")
-        connection.commit()
+        # First of all: only behind it is settled what the transaction sees, so that it sees what
+        # those have done whom it waited for.
+        connection.exec_driver_sql(f"LOCK TABLE {_TURN_TABLE} IN {mode} MODE")
     except DBAPIError as error:
+        transaction.rollback()
         if failure_of(error) is not Failure.CONFLICT:
             raise
         # Whose turn it is was suspended: nobody waits for longer than a lock may take.
-        connection.rollback()
-        yield
-        return
-    try:
-        yield
-    finally:
-        try:
-            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_TURN_LOCK})")
-            connection.commit()
-        except SQLAlchemyError:
-            # The lock ends with its connection, if not with this.
-            connection.invalidate()
+        return connection.begin()
+    return transaction
 
 
 def _fail(error: DBAPIError) -> NoReturn:

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def opened(url: str) -> Iterator[Database]:
     try:
         with database.engine.begin() as connection:
             connection.execute(text("CREATE TABLE numbers (n INTEGER PRIMARY KEY, filler BYTEA)"))
+            connection.execute(text(f"CREATE TABLE {database_module._TURN_TABLE} (n INTEGER)"))
         yield database
     finally:
         database.close()
@@ -65,6 +67,20 @@ def insert(connection: Connection, *numbers: int) -> None:
 
 def numbers(connection: Connection) -> list[int]:
     return list(connection.scalars(text("SELECT n FROM numbers ORDER BY n")))
+
+
+def turns(connection: Connection) -> list[str]:
+    """The locks that transactions hold or wait for to take turns."""
+    held = "SELECT mode FROM pg_locks WHERE relation = CAST(:name AS regclass)"
+    return list(connection.scalars(text(held), {"name": database_module._TURN_TABLE}))
+
+
+def wait_for_others(url: str) -> None:
+    """Wait until a transaction waits for its turn."""
+    query = "SELECT 1 FROM pg_locks WHERE relation = %s::regclass AND NOT granted"
+    with psycopg.connect(url, autocommit=True) as looking:
+        while not looking.execute(query, [database_module._TURN_TABLE]).fetchall():
+            time.sleep(0.01)
 
 
 # --- transactions that meet -----------------------------------------------------------------
@@ -130,9 +146,41 @@ async def test_many_that_want_the_same_row_take_turns_and_do_little_in_vain(
     # All at once again and again, they would have been thousands.
     assert len(runs) < 4 * 120
     # Whoever's turn it was has given it back.
-    held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
-    assert await other.look_up(lambda connection: connection.execute(held).scalar()) == 0
+    assert await other.look_up(turns) == []
     other.close()
+
+
+async def test_one_that_takes_long_comes_through_however_many_others_there_are(
+    database: Database, empty_postgres_url: str
+) -> None:
+    await database.write(lambda connection: insert(connection, 0))
+    loop = asyncio.get_running_loop()
+    runs: list[int] = []
+    others: list[Future[None]] = []
+
+    def increase(connection: Connection, by: int = 1) -> None:
+        (number,) = numbers(connection)
+        connection.execute(text("UPDATE numbers SET n = :n"), {"n": number + by})
+
+    def long(connection: Connection) -> None:
+        runs.append(1)
+        numbers(connection)
+        others.extend(
+            asyncio.run_coroutine_threadsafe(database.write(increase), loop) for _ in range(3)
+        )
+        if len(runs) == 1:
+            # They come in between, and what it has read is no more.
+            wait(others)
+        else:
+            wait_for_others(empty_postgres_url)
+        increase(connection, 100)
+
+    await database.write(long)
+    for one in others:
+        await asyncio.wrap_future(one)
+    assert len(runs) == 2
+    assert await database.read(numbers) == [106]
+    assert await database.look_up(turns) == []
 
 
 async def test_a_turn_ends_with_a_transaction_that_fails(database: Database) -> None:
@@ -147,8 +195,7 @@ async def test_a_turn_ends_with_a_transaction_that_fails(database: Database) -> 
     with pytest.raises(RuntimeError):
         await database.write(fail)
     assert len(runs) == 2
-    held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
-    assert await database.look_up(lambda connection: connection.execute(held).scalar()) == 0
+    assert await database.look_up(turns) == []
 
 
 async def test_a_turn_that_does_not_end_is_not_waited_for_for_ever(
@@ -164,7 +211,7 @@ async def test_a_turn_that_does_not_end_is_not_waited_for_for_ever(
         insert(connection, len(runs))
 
     with opened(empty_postgres_url) as database, psycopg.connect(empty_postgres_url) as suspended:
-        suspended.execute("SELECT pg_advisory_lock(%s)", [database_module._TURN_LOCK])
+        suspended.execute(f"LOCK TABLE {database_module._TURN_TABLE} IN EXCLUSIVE MODE")
         await database.write(work)
         assert await database.read(numbers) == [2]
 
