@@ -39,6 +39,8 @@ class Peer:
     folder: Path
     headers: Callable[[], dict[str, str]] = dict
     """What to send along; asked before each run, as a token may have run out."""
+    start_seconds: float = 0.0
+    """From its start until it was ready."""
 
     def url(self, path: str) -> str:
         """The address of a path within the repository."""
@@ -131,8 +133,10 @@ def layover(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator
         "--listen",
         f"127.0.0.1:{port}",
     ]
+    began = time.perf_counter()
     with _process("layover", command, port, folder, environment):
         _wait_until_ready(port)
+        start_seconds = time.perf_counter() - began
         token = (folder / "data" / "admin-token").read_text().strip()
         listing = subprocess.run(
             [command[0], "list", "projects", "--output", "json"],
@@ -149,7 +153,7 @@ def layover(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator
             answer = ask(port, "GET", path, {"Authorization": f"Basic {basic}"})
             return {"Authorization": f"Bearer {json.loads(answer.body)['token']}"}
 
-        yield Peer("layover", port, project, folder, headers)
+        yield Peer("layover", port, project, folder, headers, start_seconds)
 
 
 @contextmanager
@@ -211,7 +215,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], name: str, log: Path)
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         except OSError:
-            time.sleep(0.1)
+            time.sleep(0.02)
     raise SystemExit(f"error: {name} did not start:\n{log.read_text()[-2000:]}")
 
 

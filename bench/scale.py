@@ -1,5 +1,6 @@
 """`python -m bench.scale`: what 100,000 builds cost, beside 100; and how fast 1,000 of them expire.
 
+What is compared is done in turns, so that a machine that slows down slows both, and as ratios.
 A data folder is filled directly, through the schema: builds of one image each, with a manifest, a
 tag and ten blobs. Only the images that expire, and the one that is pulled, have their bytes on the
 disk: nothing else ever asks for them. Distribution gets images of the same form as files, fewer of
@@ -46,8 +47,10 @@ _BATCH = 2_000
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _RETENTION = timedelta(days=7)
 
+_FEW = 100
 _EXPIRE = 1_000
-_PULL_SECONDS = 5
+_PULL_SECONDS = 3
+_SETTINGS = {"LAYOVER_REAPER_INTERVAL": "1s", "LAYOVER_GC_GRACE": "1s"}
 
 
 @dataclass(frozen=True)
@@ -64,42 +67,46 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a server with so many builds does."""
+class Folder:
+    """A data folder whose server is stopped, and its one project."""
 
-    builds: int
-    start_seconds: float
-    manifests_per_second: float
-    tag_list_ms: float
-    build_list_ms: float
-    expiry_seconds: float
+    path: Path
+    project: str
+    pulled: Image
+    """The image that stays."""
+
+    @contextmanager
+    def served(self) -> Iterator[Peer]:
+        with peers.layover(self.path, _SETTINGS) as peer:
+            yield peer
+
+
+@dataclass(frozen=True)
+class Expiry:
+    """How long it took until bytes were gone, and the pulls a second then, of those around it."""
+
+    seconds: float
     pulls_meanwhile: float
-    """The pulls a second while it collects, of those before."""
 
 
 def main() -> None:
     arguments = _parse()
+    rounds = arguments.rounds
     folder = Path(tempfile.mkdtemp(prefix="layover-bench-"))
     try:
-        small = _measure(folder / "small", _EXPIRE)
-        shutil.rmtree(folder / "small")
-        large = _measure(folder / "large", arguments.builds)
-        shutil.rmtree(folder / "large")
-        for measured in (small, large):
-            print(
-                f"{measured.builds:,} builds, {measured.builds * (_LAYERS + 1):,} blobs\n"
-                f"  start                          {measured.start_seconds:8.2f} s\n"
-                f"  manifest GET                   {measured.manifests_per_second:8,.0f} a second\n"
-                f"  tags, first page               {measured.tag_list_ms:8.1f} ms\n"
-                f"  builds, first page             {measured.build_list_ms:8.1f} ms\n"
-                f"  {_EXPIRE:,} builds expire, bytes gone {measured.expiry_seconds:6.2f} s\n"
-                f"  pulls meanwhile                {measured.pulls_meanwhile:8.0%} of before"
-            )
-        print(f"expiry, {large.builds:,} builds to {small.builds:,}:", end=" ")
-        print(f"{large.expiry_seconds / small.expiry_seconds:.2f}x the time")
-        seconds = _distribution(folder / "distribution", arguments.peer_images)
-        print(f"distribution's garbage-collect of {_EXPIRE:,} of {arguments.peer_images:,} images:")
-        print(f"  {seconds:.2f} s; layover is {seconds / large.expiry_seconds:.1f}x as fast")
+        few = _fill(folder / "few", _FEW)
+        many = _fill(folder / "many", arguments.builds, rounds * _EXPIRE)
+        print(f"{arguments.builds:,} builds with {arguments.builds * (_LAYERS + 1):,} blobs,")
+        print(f"beside {_FEW}; medians of {rounds} rounds (lowest to highest)")
+        _compare_starts(few, many, rounds)
+        with few.served() as of_few, many.served() as of_many:
+            _compare_reads(few, of_few, many, of_many, rounds)
+            ours = _compare_expiry(folder / "alone", many, of_many, rounds)
+        shutil.rmtree(few.path)
+        shutil.rmtree(many.path)
+        theirs = _distribution(folder / "distribution", arguments.peer_images)
+        print(f"distribution's garbage-collect of {_EXPIRE:,} of {arguments.peer_images:,} images")
+        print(f"  {theirs:.2f} s; layover is {theirs / ours:.1f}x as fast")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -108,29 +115,72 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     parser.add_argument("--builds", type=int, default=100_000)
     parser.add_argument("--peer-images", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 
 
-def _measure(folder: Path, count: int) -> Measured:
-    environment = {"LAYOVER_REAPER_INTERVAL": "1s", "LAYOVER_GC_GRACE": "1s"}
-    with peers.layover(folder, environment) as peer:
+def _compare_starts(few: Folder, many: Folder, rounds: int) -> None:
+    seconds: dict[str, list[float]] = {"few": [], "many": []}
+    for _ in range(rounds):
+        for name, folder in (("few", few), ("many", many)):
+            with folder.served() as peer:
+                seconds[name].append(peer.start_seconds)
+    _tell("start", "s", seconds["few"], seconds["many"])
+
+
+def _compare_reads(few: Folder, of_few: Peer, many: Folder, of_many: Peer, rounds: int) -> None:
+    """Ask both in turn, so that a machine that slows down slows both."""
+    rates: tuple[list[float], list[float]] = ([], [])
+    tags: tuple[list[float], list[float]] = ([], [])
+    listings: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for at, (folder, peer) in enumerate(((few, of_few), (many, of_many))):
+            rates[at].append(manifest_gets(peer, folder.pulled.digest, _PULL_SECONDS))
+            tags[at].append(_median_ms(peer, f"/v2/{folder.project}/tags/list?n=100"))
+            listings[at].append(_median_list_ms(peer, folder.project))
+    _tell("manifest GET", "a second", *rates)
+    _tell("tags, first page", "ms", *tags)
+    _tell("builds, first page", "ms", *listings)
+
+
+def _compare_expiry(alone: Path, many: Folder, of_many: Peer, rounds: int) -> float:
+    """Let builds expire in a folder that has no others, and among the many; return the median of
+    the seconds that it takes among them."""
+    of_alone: list[Expiry] = []
+    of_all: list[Expiry] = []
+    for number in range(rounds):
+        folder = _fill(alone, _EXPIRE, _EXPIRE)
+        with folder.served() as peer:
+            of_alone.append(_expire(folder, peer, range(_EXPIRE)))
+        shutil.rmtree(alone)
+        expiring = range(number * _EXPIRE, (number + 1) * _EXPIRE)
+        of_all.append(_expire(many, of_many, expiring))
+    seconds = [one.seconds for one in of_all]
+    _tell(f"{_EXPIRE:,} expire, bytes gone", "s", [one.seconds for one in of_alone], seconds)
+    _tell(
+        "pulls meanwhile, of usual",
+        "",
+        [one.pulls_meanwhile for one in of_alone],
+        [one.pulls_meanwhile for one in of_all],
+    )
+    return statistics.median(seconds)
+
+
+def _tell(what: str, unit: str, few: list[float], many: list[float]) -> None:
+    ratios = [theirs / ours for ours, theirs in zip(few, many, strict=True)]
+    print(
+        f"  {what:26} {statistics.median(few):9,.2f} {statistics.median(many):9,.2f} {unit:8}"
+        f" {statistics.median(ratios):5.2f}x ({min(ratios):.2f} to {max(ratios):.2f})",
+        flush=True,
+    )
+
+
+def _fill(path: Path, count: int, expiring: int = 0) -> Folder:
+    """Make a data folder with `count` builds, of which the first ones have their bytes, and the
+    last one, which stays."""
+    with peers.layover(path, _SETTINGS) as peer:
         project = peer.repository
-    data = folder / "data"
-    pulled = _fill(data, project, count)
-    began = time.perf_counter()
-    with peers.layover(folder, environment) as peer:
-        start_seconds = time.perf_counter() - began
-        rate = statistics.median(
-            manifest_gets(peer, pulled.digest, _PULL_SECONDS) for _ in range(3)
-        )
-        tag_list = _median_ms(peer, f"/v2/{project}/tags/list?n=100")
-        build_list = _median_list_ms(peer, project)
-        expiry, meanwhile = _expire(data, peer, pulled)
-        return Measured(count, start_seconds, rate, tag_list, build_list, expiry, meanwhile / rate)
-
-
-def _fill(data: Path, project: str, count: int) -> Image:
-    """Put `count` builds into a data folder whose server is stopped; return one that stays."""
+    data = path / "data"
     database = Database(f"sqlite:///{data / 'layover.db'}")
     now = datetime.now(UTC)
     pulled: Image | None = None
@@ -146,13 +196,13 @@ def _fill(data: Path, project: str, count: int) -> Image:
                 for table, rows in _rows(images, first, project, repository, now).items():
                     connection.execute(insert(table), rows)
                 for number, image in enumerate(images, first):
-                    if number < _EXPIRE or number == count - 1:
+                    if number < expiring or number == count - 1:
                         _write(data / "blobs", image)
                 pulled = images[-1]
     finally:
         database.close()
     assert pulled is not None
-    return pulled
+    return Folder(path, project, pulled)
 
 
 def _image(number: int) -> Image:
@@ -295,52 +345,54 @@ def _median_list_ms(peer: Peer, project: str) -> float:
     return statistics.median(once() for _ in range(21))
 
 
-def _expire(data: Path, peer: Peer, pulled: Image) -> tuple[float, float]:
-    """Let builds be over; the seconds until their bytes are gone, and the pulls a second then."""
-    doomed = [data / "blobs" / _key(digest) for n in range(_EXPIRE) for digest in _image(n).blobs]
-    if pulled.build_id == _image(_EXPIRE - 1).build_id:
-        # Of 1,000 all but the one that is pulled.
-        doomed = doomed[: -len(pulled.blobs)]
-    over = datetime.now(UTC) - timedelta(seconds=1)
+def _expire(folder: Folder, peer: Peer, expiring: range) -> Expiry:
+    """Let these builds be over, but for the one that is pulled."""
+    data = folder.path / "data"
+    images = [_image(number) for number in expiring]
+    images = [image for image in images if image.build_id != folder.pulled.build_id]
+    doomed = [data / "blobs" / _key(digest) for image in images for digest in image.blobs]
     database = Database(f"sqlite:///{data / 'layover.db'}")
-    ending = (
-        update(retentions)
-        .where(retentions.c.id <= _EXPIRE, retentions.c.build_id != pulled.build_id)
-        .values(expires_at=over)
-    )
-    with _pulling(peer, pulled) as rate, database.engine.begin() as connection:
-        connection.execute(ending)
-        connection.commit()
-        began = time.perf_counter()
+    usual = [manifest_gets(peer, folder.pulled.digest, _PULL_SECONDS)]
+    over = datetime.now(UTC) - timedelta(seconds=1)
+    with database.engine.begin() as connection:
+        connection.execute(
+            update(retentions)
+            .where(
+                retentions.c.id.in_([number + 1 for number in expiring]),
+                retentions.c.build_id != folder.pulled.build_id,
+            )
+            .values(expires_at=over)
+        )
+    database.close()
+    began = time.perf_counter()
+    with _pulling(peer, folder.pulled) as meanwhile:
         while any(path.exists() for path in reversed(doomed)):
             time.sleep(0.02)
         seconds = time.perf_counter() - began
-    database.close()
-    return seconds, rate()
+    usual.append(manifest_gets(peer, folder.pulled.digest, _PULL_SECONDS))
+    return Expiry(seconds, statistics.mean(meanwhile) / statistics.mean(usual))
 
 
 @contextmanager
-def _pulling(peer: Peer, pulled: Image) -> Iterator["_Rate"]:
-    """Pull all the while; the pulls a second, when it is over."""
-    rate = _Rate(peer, pulled)
-    rate.start()
+def _pulling(peer: Peer, pulled: Image) -> Iterator[list[float]]:
+    """Pull for as long as the block runs; the pulls in each second of it, once it is over."""
+    rates: list[float] = []
+    over = threading.Event()
+
+    def pull() -> None:
+        while not over.is_set():
+            rate = manifest_gets(peer, pulled.digest, 1)
+            # The last one ended behind the block.
+            if not over.is_set() or not rates:
+                rates.append(rate)
+
+    thread = threading.Thread(target=pull)
+    thread.start()
     try:
-        yield rate
+        yield rates
     finally:
-        rate.join()
-
-
-class _Rate(threading.Thread):
-    def __init__(self, peer: Peer, pulled: Image) -> None:
-        super().__init__()
-        self._peer, self._pulled, self._rate = peer, pulled, 0.0
-
-    def run(self) -> None:
-        self._rate = manifest_gets(self._peer, self._pulled.digest, _PULL_SECONDS)
-
-    def __call__(self) -> float:
-        self.join()
-        return self._rate
+        over.set()
+        thread.join()
 
 
 def _distribution(folder: Path, count: int) -> float:
