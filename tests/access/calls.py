@@ -211,7 +211,8 @@ RPC: dict[str, dict[str, Any]] = {
     f"{_TOKENS}/ListTokens ~project's": {"projectId": "$project"},
     f"{_TOKENS}/ListTokens ~own": {},
     f"{_TOKENS}/RevokeToken": {"tokenId": "$token"},
-    f"{_AUDIT}/ListAuditEvents": {"projectId": "$project"},
+    f"{_AUDIT}/ListAuditEvents ~organization's": {"organizationId": "$organization"},
+    f"{_AUDIT}/ListAuditEvents ~project's": {"projectId": "$project"},
     f"{_TOKENS}/ExchangeToken": {"projectId": "$project"},
     f"{_TRUST}/CreateTrustPolicy": {
         "projectId": "$project",

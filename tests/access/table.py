@@ -7,8 +7,9 @@ form, 412 the state of things, 405 and 501 that there is no such thing.
 The columns are callers: with no token; with one that is wrong, expired or revoked; with a pull
 token of the project, of the build, of another build of the same project; with the build's token,
 the project's, the organization's; its owner, member and viewer; an ID token that a trust policy
-grants `project`, or `pull`. Last a stranger: another organization's token of each kind, or an ID
-token that it trusts. A 404 is to the letter the answer to what never was; the test compares.
+grants `project`, or `pull`. Last strangers: another organization's users, its tokens of each kind,
+an ID token that it trusts, and an administrator of the server who is no member of any. A 404 is to
+the letter the answer to what never was; the test compares.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 
 COLUMNS = (
     *("none", "invalid", "pull", "own", "other", "build", "project", "org"),
-    *("owner", "member", "viewer", "ci", "ci-pull", "stranger", "f-ci"),
+    *("owner", "member", "viewer", "ci", "ci-pull", "f-user", "f-token", "f-ci", "admin"),
 )
 
 # Whom a column stands for, where it is not the caller of that name.
@@ -24,10 +25,8 @@ STANDS_FOR: dict[str, tuple[str, ...]] = {
     "invalid": ("bad", "expired", "revoked"),
     "own": ("pull-build",),
     "other": ("pull-other",),
-    "stranger": (
-        *("f-owner", "f-member", "f-viewer", "f-org", "f-project", "f-pull", "f-pull-build"),
-        "f-build",
-    ),
+    "f-user": ("f-owner", "f-member", "f-viewer"),
+    "f-token": ("f-org", "f-project", "f-pull", "f-pull-build", "f-build"),
 }
 
 _TABLE = Path(__file__).with_suffix(".txt")

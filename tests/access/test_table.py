@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 ROWS = rows()
 
-STRANGERS = ("stranger", "f-ci")
+STRANGERS = ("f-user", "f-token", "f-ci", "admin")
 
 # What of a request says where it asks.
 PLACES = frozenset({"organization", "project"})

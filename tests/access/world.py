@@ -175,6 +175,8 @@ async def opened_world(folder: Path) -> AsyncIterator[World]:
         # Nobody builds; an embedded builder would be started.
         builders=(BuilderSettings(name="none", address="tcp://127.0.0.1:1"),),
         builder_wait=timedelta(0),
+        # A build that was heard of now is not silent before the last test.
+        build_client_timeout=_YEAR,
         # So many are refused that each would wait.
         failed_logins=1_000_000_000,
     )
@@ -285,6 +287,10 @@ def _add_callers(world: World, connection: Connection, now: datetime) -> None:
     add_build(connection, OTHER_BUILD, PROJECT)
     here = {"organization_id": ORGANIZATION, "project_id": PROJECT}
     _add_token(world, connection, "pull-other", "pull", build_id=OTHER_BUILD, **here)
+    connection.execute(
+        insert(users).values(id="admin-id", name="admin-id", is_admin=True, created_at=now)
+    )
+    _add_token(world, connection, "admin", "user", user_id="admin-id")
     past = now - timedelta(hours=1)
     _add_token(world, connection, "expired", "project", expires_at=past, **here)
     _add_token(world, connection, "revoked", "project", revoked_at=past, **here)
