@@ -50,6 +50,7 @@ async def test_a_policy_is_found_as_it_was_made(store: TrustStore) -> None:
     assert await store.add_trust_policy(POLICY, 100)
     assert await store.list_trust_policies("mine") == [POLICY]
     assert await store.find_trust_policies(GITHUB) == [POLICY]
+    assert await store.trusts_issuer(GITHUB)
 
 
 async def test_who_made_a_policy_is_told_by_name(stores: Stores, store: TrustStore) -> None:
@@ -73,6 +74,7 @@ async def test_an_issuer_is_found_exactly_as_it_is_named(store: TrustStore) -> N
     await store.add_trust_policy(POLICY, 100)
     for issuer in (f"{GITHUB}/", GITHUB.upper(), GITHUB[:-1], "", "%", f"{GITHUB}%"):
         assert await store.find_trust_policies(issuer) == []
+        assert not await store.trusts_issuer(issuer)
 
 
 async def test_a_deleted_project_trusts_nobody(stores: Stores, store: TrustStore) -> None:
@@ -80,6 +82,7 @@ async def test_a_deleted_project_trusts_nobody(stores: Stores, store: TrustStore
     gone = update(projects).where(projects.c.id == "mine").values(deleted_at=NOW)
     await stores.database.write(lambda connection: connection.execute(gone))
     assert await store.find_trust_policies(GITHUB) == []
+    assert not await store.trusts_issuer(GITHUB)
     assert await store.list_trust_policies("mine") == []
 
 
@@ -140,3 +143,9 @@ async def test_a_project_has_no_more_policies_than_said(store: TrustStore) -> No
     assert sorted(await asyncio.gather(*made)) == [False, False, False, True, True, True]
     assert len(await store.list_trust_policies("mine")) == 3
     assert await store.add_trust_policy(replace(POLICY, id="other", project_id="foreign"), 3)
+
+
+async def test_an_id_that_no_database_holds_is_of_no_policy(store: TrustStore) -> None:
+    await store.add_trust_policy(POLICY, 100)
+    assert not await store.delete_trust_policy("mine", "policy\x00")
+    assert not await store.delete_trust_policy("mine\x00", "policy")

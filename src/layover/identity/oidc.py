@@ -68,11 +68,12 @@ class IdTokens:
     def __init__(self, keys: IssuerKeys, now: Callable[[], datetime]) -> None:
         self._keys, self._now = keys, now
 
-    async def verify(self, token: str, issuer: str, audiences: Collection[str]) -> IdToken:
+    async def verify(self, token: str, issuer: str, audiences: Collection[str] | None) -> IdToken:
         """What the token says, if `issuer` signed it for one of `audiences` and it is in time.
 
-        Ask only with an issuer that somebody trusts. A relying party has to compare `nonce`, and
-        `azp` where there are several audiences, itself. Raises Unauthenticated.
+        With None the caller compares the audiences itself. Ask only with an issuer that somebody
+        trusts. A relying party has to compare `nonce`, and `azp` where there are several
+        audiences, itself. Raises Unauthenticated.
         """
         try:
             header, claims = _parse(token)
@@ -100,7 +101,8 @@ def unverified_issuer(token: str) -> str:
     try:
         _, claims = _parse(token)
         issuer = claims.get("iss")
-        if not isinstance(issuer, str) or not issuer:
+        # As URLs are: it is looked up, and no database holds every text that JSON can.
+        if not isinstance(issuer, str) or not issuer.isascii() or not issuer.isprintable():
             _refuse("iss")
     except IdTokenRefused as error:
         raise Unauthenticated from error
@@ -152,7 +154,7 @@ def _check_header(header: Mapping[str, Any]) -> None:
 
 
 def _check_claims(
-    claims: Mapping[str, Any], issuer: str, audiences: Collection[str], now: datetime
+    claims: Mapping[str, Any], issuer: str, audiences: Collection[str] | None, now: datetime
 ) -> IdToken:
     if claims.get("iss") != issuer:
         _refuse("iss")
@@ -164,7 +166,7 @@ def _check_claims(
     if not all(isinstance(each, str) and each for each in listed):
         _refuse("aud")
     named = frozenset(listed)
-    if named.isdisjoint(audiences):
+    if not named or (audiences is not None and named.isdisjoint(audiences)):
         _refuse("aud")
     expires_at = _time(claims, "exp")
     if expires_at is None or now >= expires_at + CLOCK_SKEW:

@@ -110,6 +110,10 @@ class TrustStore(Protocol):
         """The project's policies, by name."""
         ...
 
+    async def trusts_issuer(self, issuer: str) -> bool:
+        """Whether `find_trust_policies` would find any; costs little, however many there are."""
+        ...
+
     async def find_trust_policies(self, issuer: str) -> list[TrustPolicy]:
         """Every policy that names exactly this issuer, of projects that are not deleted."""
         ...

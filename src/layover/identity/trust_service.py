@@ -42,15 +42,18 @@ class TrustService:
         Raises Unauthenticated, alike whether nobody trusts the issuer, the token is not valid, or
         no policy means it.
         """
-        # Only an issuer that somebody trusts is asked for its keys.
-        policies = await self._store.find_trust_policies(unverified_issuer(token))
-        if not policies:
+        # Only an issuer that somebody trusts is asked for its keys, and only what it signed is
+        # compared with policies, of which a shared issuer may have many.
+        issuer = unverified_issuer(token)
+        if not await self._store.trusts_issuer(issuer):
             raise Unauthenticated
-        audiences = [policy.rule.audiences(self._server_url) for policy in policies]
-        verified = await self._tokens.verify(
-            token, policies[0].rule.issuer, frozenset().union(*audiences)
-        )
-        trusted = [policy for policy in policies if policy.rule.trusts(verified, self._server_url)]
+        verified = await self._tokens.verify(token, issuer, None)
+        trusted = [
+            policy
+            for policy in await self._store.find_trust_policies(issuer)
+            # Compares the audience, too: each policy has its own.
+            if policy.rule.trusts(verified, self._server_url)
+        ]
         if not trusted:
             raise Unauthenticated
         return _principal(verified, trusted)

@@ -21,6 +21,9 @@ class MemoryTrustStore:
         found = [each for each in self._policies.values() if each.project_id == project_id]
         return sorted(found, key=lambda policy: (policy.name, policy.id))
 
+    async def trusts_issuer(self, issuer: str) -> bool:
+        return bool(await self.find_trust_policies(issuer))
+
     async def find_trust_policies(self, issuer: str) -> list[TrustPolicy]:
         return [each for each in self._policies.values() if each.rule.issuer == issuer]
 

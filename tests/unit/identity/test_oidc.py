@@ -104,6 +104,15 @@ async def test_one_of_several_audiences_is_enough() -> None:
     await verified(signed(aud=[AUDIENCE, AUDIENCE]))
 
 
+async def test_whoever_compares_audiences_itself_gets_them_and_never_none() -> None:
+    tokens = IdTokens(PublishedKeys(), CLOCK)
+    token = await tokens.verify(signed(aud=["a", "b"]), ISSUER, None)
+    assert token.audiences == {"a", "b"}
+    for audience in ([], "", None, [5]):
+        with pytest.raises(Unauthenticated):
+            await tokens.verify(signed(aud=audience), ISSUER, None)
+
+
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 async def test_a_token_signed_with_anothers_key_is_refused(algorithm: str) -> None:
     assert "signature" in await refused(signed(algorithm, "foreign"))
@@ -274,6 +283,12 @@ def test_a_refusals_cause_quotes_nothing_of_the_token() -> None:
         unverified_issuer(signed(iss={"secret": "x"}))
     assert isinstance(caught.value.__cause__, IdTokenRefused)
     assert "secret" not in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("issuer", ["https://a\x00b", "https://a\ud800", "https://\xe4", 5, None])
+def test_an_issuer_that_no_url_can_be_is_refused_before_it_is_looked_up(issuer: object) -> None:
+    with pytest.raises(Unauthenticated):
+        unverified_issuer(signed(iss=issuer))
 
 
 def test_who_a_token_says_that_it_is_from_is_told_unverified() -> None:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.schema import organizations, projects, trust_policies, users
@@ -17,6 +17,18 @@ _POLICIES = (
     .outerjoin(users, users.c.id == trust_policies.c.created_by)
     .where(projects.c.deleted_at.is_(None), organizations.c.deleted_at.is_(None))
     .order_by(trust_policies.c.name, trust_policies.c.id)
+)
+# Asked for every token of somebody else's, valid or not.
+_ISSUER = (
+    select(trust_policies.c.id)
+    .join(projects, projects.c.id == trust_policies.c.project_id)
+    .join(organizations, organizations.c.id == projects.c.organization_id)
+    .where(
+        trust_policies.c.issuer == bindparam("issuer"),
+        projects.c.deleted_at.is_(None),
+        organizations.c.deleted_at.is_(None),
+    )
+    .limit(1)
 )
 
 
@@ -54,6 +66,11 @@ class SqlTrustStore:
         query = _POLICIES.where(trust_policies.c.project_id == project_id)
         return await self._database.read(
             lambda connection: [_policy(row) for row in connection.execute(query)]
+        )
+
+    async def trusts_issuer(self, issuer: str) -> bool:
+        return await self._database.look_up(
+            lambda connection: connection.execute(_ISSUER, {"issuer": issuer}).first() is not None
         )
 
     async def find_trust_policies(self, issuer: str) -> list[TrustPolicy]:
