@@ -34,9 +34,13 @@ COMMANDS = {
     "list": "List builds and projects.",
     "login": "Keep a token for a server.",
     "logout": "Forget a server's token.",
-    "projects": "Show projects, and change how long they keep what is saved.",
+    "members": "Show, invite, change and remove an organization's members.",
+    "orgs": "Show, create, rename and delete organizations.",
+    "projects": "Create, show, change and delete projects.",
     "pull": "Pull a saved build into Docker.",
+    "pull-token": "Print a token that pulls and does nothing else.",
     "serve": "Run the server.",
+    "tokens": "Show, create and revoke tokens.",
     "version": "Print the version.",
 }
 

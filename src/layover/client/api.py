@@ -42,7 +42,7 @@ Answer = TypeVar("Answer")
 # hears that the server is gone: a server that restarts is back within seconds.
 ATTEMPTS = 4
 _FIRST_PAUSE_SECONDS = 0.25
-_CALL_TIMEOUT_MS = 30_000
+CALL_TIMEOUT_MS = 30_000
 
 
 def trusted_certificates(env: Mapping[str, str]) -> bytes | None:
@@ -135,14 +135,14 @@ class Client:
     async def create_build(self, request: wire.CreateBuildRequest) -> wire.CreateBuildResponse:
         """Start a build. Tried once: a second try could start a second build."""
         return await self._once(
-            self._builds.create_build(request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS)
+            self._builds.create_build(request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS)
         )
 
     async def finish_build(self, request: wire.FinishBuildRequest) -> None:
         """Record how a build ended. Repeating it is harmless."""
         await self._again(
             lambda: self._builds.finish_build(
-                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+                request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS
             )
         )
 
@@ -153,7 +153,7 @@ class Client:
         request = wire.GetBuildKitConnectionRequest(build_id=build_id, platform=platform)
         return await self._again(
             lambda: self._builds.get_build_kit_connection(
-                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+                request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS
             )
         )
 
@@ -169,7 +169,7 @@ class Client:
     async def report_status(self, request: wire.ReportStatusRequest) -> None:
         """Report what steps did."""
         await self._once(
-            self._builds.report_status(request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS)
+            self._builds.report_status(request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS)
         )
 
     async def report_status_stream(
@@ -183,7 +183,7 @@ class Client:
         request = wire.ReportBuildContextRequest(build_id=build_id, dockerfiles=dockerfiles)
         await self._once(
             self._builds.report_build_context(
-                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+                request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS
             )
         )
 
@@ -192,7 +192,7 @@ class Client:
         request = wire.GetPullInfoRequest(build_id=build_id)
         return await self._again(
             lambda: self._builds.get_pull_info(
-                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+                request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS
             )
         )
 
@@ -201,7 +201,7 @@ class Client:
         request = wire.GetPullTokenRequest(project_id=project_id)
         answer = await self._again(
             lambda: self._builds.get_pull_token(
-                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+                request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS
             )
         )
         return answer.token
@@ -218,13 +218,13 @@ class Client:
                 lambda: self._policies.list_projects(
                     projects_pb.ListProjectsRequest(),
                     headers=self._headers,
-                    timeout_ms=_CALL_TIMEOUT_MS,
+                    timeout_ms=CALL_TIMEOUT_MS,
                 )
             )
         except NotLayover:
             answer = await self._again(
                 lambda: self._projects.list_projects(
-                    ListProjectsRequest(), headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+                    ListProjectsRequest(), headers=self._headers, timeout_ms=CALL_TIMEOUT_MS
                 )
             )
             return [
@@ -243,7 +243,7 @@ class Client:
         request = projects_pb.GetProjectRequest(project_id=project_id)
         answer = await self._again(
             lambda: self._policies.get_project(
-                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+                request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS
             )
         )
         return _project(answer.project)
@@ -254,10 +254,31 @@ class Client:
         """Change what the request names of a project's policy; return the project."""
         answer = await self._again(
             lambda: self._policies.update_project(
-                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+                request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS
             )
         )
         return _project(answer.project)
+
+    async def create_project(
+        self, request: projects_pb.CreateProjectRequest
+    ) -> projects_pb.Project:
+        """Make a project. Tried once: a second try could make a second one."""
+        answer = await self._once(
+            self._policies.create_project(
+                request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS
+            )
+        )
+        return _project(answer.project)
+
+    async def delete_project(self, project_id: str) -> None:
+        """Delete a project with all that is in it."""
+        await self._once(
+            self._policies.delete_project(
+                projects_pb.DeleteProjectRequest(project_id=project_id),
+                headers=self._headers,
+                timeout_ms=CALL_TIMEOUT_MS,
+            )
+        )
 
     # Tokens.
 
@@ -266,7 +287,7 @@ class Client:
     ) -> tokens_pb.CreateTokenResponse:
         """Make a token. Tried once: a second try could make a second one."""
         return await self._once(
-            self._tokens.create_token(request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS)
+            self._tokens.create_token(request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS)
         )
 
     async def exchange_token(
@@ -280,7 +301,7 @@ class Client:
         request = tokens_pb.ExchangeTokenRequest(project_id=project_id, pull_only=pull_only)
         return await self._again(
             lambda: self._tokens.exchange_token(
-                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+                request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS
             )
         )
 
@@ -301,7 +322,7 @@ class Client:
                     self._details.list_builds,
                     request,
                     headers=self._headers,
-                    timeout_ms=_CALL_TIMEOUT_MS,
+                    timeout_ms=CALL_TIMEOUT_MS,
                 )
             )
             found.extend(answer.builds)
@@ -325,7 +346,7 @@ class Client:
                     self._audit.list_audit_events,
                     request,
                     headers=self._headers,
-                    timeout_ms=_CALL_TIMEOUT_MS,
+                    timeout_ms=CALL_TIMEOUT_MS,
                 )
             )
             found.extend(answer.events)
@@ -339,7 +360,7 @@ class Client:
         request = builds_pb.GetBuildRequest(build_id=build_id)
         return await self._again(
             lambda: self._details.get_build(
-                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+                request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS
             )
         )
 
@@ -366,7 +387,7 @@ class Client:
         )
         answer = await self._again(
             lambda: self._details.keep_build(
-                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+                request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS
             )
         )
         if answer.expires_at is None:
@@ -378,7 +399,7 @@ class Client:
         request = builds_pb.GetReceiptRequest(build_id=build_id)
         return await self._again(
             lambda: self._details.get_receipt(
-                request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS
+                request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS
             )
         )
 
@@ -388,7 +409,7 @@ class Client:
             lambda: self._details.get_receipt_key(
                 builds_pb.GetReceiptKeyRequest(),
                 headers=self._headers,
-                timeout_ms=_CALL_TIMEOUT_MS,
+                timeout_ms=CALL_TIMEOUT_MS,
             )
         )
         return answer.public_key
@@ -397,7 +418,7 @@ class Client:
         """Delete a build and what it saved; a running one is canceled first."""
         request = builds_pb.DeleteBuildRequest(build_id=build_id)
         await self._once(
-            self._details.delete_build(request, headers=self._headers, timeout_ms=_CALL_TIMEOUT_MS)
+            self._details.delete_build(request, headers=self._headers, timeout_ms=CALL_TIMEOUT_MS)
         )
 
 

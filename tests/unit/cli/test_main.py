@@ -121,7 +121,7 @@ def test_bash_completes_commands_and_their_options(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.stdout == "plain,pull\n"
+    assert done.stdout == "plain,pull\nplain,pull-token\n"
 
 
 def test_wrong_usage_ends_with_two(environment: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,6 +154,24 @@ def test_wrong_usage_ends_with_two(environment: Path, capsys: pytest.CaptureFixt
         ["projects", "update", "--retention", "0h"],
         ["projects", "update", "aaaaaaaaaa", "--project", "bbbbbbbbbb", "--quota", "none"],
         ["projects", "update", "--quota", "0B"],
+        ["projects", "create"],
+        ["projects", "create", "web", "--retention", "0s"],
+        ["projects", "delete"],
+        ["orgs", "create"],
+        ["orgs", "rename", "aaaaaaaaaa"],
+        ["orgs", "delete"],
+        ["members", "invite"],
+        ["members", "invite", "--role", "king"],
+        ["members", "update", "ann"],
+        ["tokens", "create", "--kind", "build"],
+        ["tokens", "create", "--project", "aaaaaaaaaa"],
+        ["tokens", "create", "--kind", "project", "--build", "aaaaaaaaaa"],
+        ["tokens", "create", "--kind", "pull", "--build", "a", "--project", "b"],
+        ["tokens", "list", "--org", "a", "--project", "b"],
+        ["tokens", "revoke"],
+        ["pull-token", "no id"],
+        ["pull-token", "aaaaaaaaaa", "--project", "bbbbbbbbbb"],
+        ["pull-token", "--expires", "0s"],
         ["projects", "update", "--quota", "much"],
         ["projects", "update", "--quota", "999999999999999TiB"],
         ["bake", "--save", "https://github.com/a/b.git"],
