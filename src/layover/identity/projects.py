@@ -19,6 +19,9 @@ MAX_PROJECTS = 10_000
 # Builds, pushes and uploads that one transaction lets go of.
 _BATCH = 500
 
+# As many are let go of while whoever deletes a project waits; the rest by the job.
+_BATCHES_AT_ONCE = 10
+
 # A request that was authorized before its project was deleted has ended by then.
 _LONGEST_REQUEST = timedelta(days=1)
 
@@ -77,7 +80,9 @@ class ProjectService:
         project = await self._identity.authorize(principal, Action.DELETE_PROJECT, project_id)
         if not await self._store.delete_project(project.id, self._now()):
             raise ProjectUnknown(project_id)
-        await self._clear(project.id)
+        for _ in range(_BATCHES_AT_ONCE):
+            if not await self._clear_some(project.id):
+                break
 
     async def clear_deleted(self) -> None:
         """Let what is in deleted projects be over: a job for now and then.
@@ -88,10 +93,10 @@ class ProjectService:
         for project_id, deleted_at in await self._store.deleted_projects():
             if project_id not in self._cleared:
                 now = self._now()
-                await self._clear(project_id)
+                while await self._clear_some(project_id):
+                    pass
                 if now - deleted_at > _LONGEST_REQUEST:
                     self._cleared.add(project_id)
 
-    async def _clear(self, project_id: str) -> None:
-        while await self._store.clear_project(project_id, self._now(), _BATCH):
-            pass
+    async def _clear_some(self, project_id: str) -> int:
+        return await self._store.clear_project(project_id, self._now(), _BATCH)

@@ -5,6 +5,7 @@ from connectrpc.code import Code
 from protobuf import Oneof
 from protobuf.wkt import Duration
 
+from layover.http.rpc.projects_service import _new_policy
 from layover.identity.models import Principal, TokenKind
 from layover.rpc.depot.cli.v1beta1 import projects_pb as pb
 from layover.rpc.layover.v1 import projects_pb as own
@@ -144,3 +145,45 @@ async def test_another_organizations_project_reads_as_unknown() -> None:
         ):
             code, text = await refusal(call)
             assert (code, text) == (Code.NOT_FOUND, f"unknown project '{project_id}'")
+
+
+@pytest.mark.parametrize(
+    ("request_", "retention", "maximum"),
+    [
+        (own.CreateProjectRequest(), 7, 90),
+        (own.CreateProjectRequest(retention=Duration(seconds=3 * DAY)), 3, 90),
+        (own.CreateProjectRequest(retention=Duration(seconds=200 * DAY)), 200, 200),
+        (own.CreateProjectRequest(max_retention=Duration(seconds=3 * DAY)), 3, 3),
+        (
+            own.CreateProjectRequest(
+                retention=Duration(seconds=5 * DAY), max_retention=Duration(seconds=3 * DAY)
+            ),
+            5,
+            3,
+        ),
+    ],
+)
+def test_of_a_new_projects_times_the_one_that_is_not_given_fits_the_other(
+    request_: own.CreateProjectRequest, retention: int, maximum: int
+) -> None:
+    policy = _new_policy(request_)
+    assert (policy.retention.days, policy.max_retention.days) == (retention, maximum)
+    assert (policy.extends_on_pull, policy.quota_bytes) == (False, None)
+
+
+async def test_nobody_deletes_a_project_that_was_not_named() -> None:
+    api = await make_api()
+    headers = bearer(await api.world.token(api.world.project_token))
+    code, text = await refusal(
+        api.own_projects.delete_project(own.DeleteProjectRequest(), headers=headers)
+    )
+    assert code is Code.INVALID_ARGUMENT
+    assert "which project" in text
+
+
+async def test_a_shared_cache_is_said_to_be_one() -> None:
+    api = await make_api()
+    request = pb.ResetProjectCacheRequest(project_id=PROJECT)
+    code, text = await refusal(api.projects.reset_project_cache(request, headers=api.user))
+    assert code is Code.UNIMPLEMENTED
+    assert "--no-cache" in text
