@@ -150,7 +150,9 @@ def test_a_copy_of_the_database_is_of_one_moment_while_others_write(
             while not stop.is_set():
                 # Two tables that change together, at both ends of the file.
                 for table in ("organizations", "build_dockerfiles"):
-                    values = "(?, 'x', 0)" if table == "organizations" else "('b', ?, 'f', 'c')"
+                    values = (
+                        "(?, 'x', 0, NULL)" if table == "organizations" else "('b', ?, 'f', 'c')"
+                    )
                     database.execute(f"INSERT INTO {table} VALUES {values}", (f"w-{writes}",))
                 database.commit()
                 writes += 1
