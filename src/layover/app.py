@@ -59,6 +59,7 @@ from layover.http.oci.routes import oci_routes
 from layover.http.origin import TrustedProxies
 from layover.http.protocol import BoundedHttpProtocol
 from layover.http.rpc import Management, connect_apps
+from layover.http.rpc.authentication import Authentication
 from layover.http.tls import ServerLoop, server_context
 from layover.identity.ids import new_id
 from layover.identity.organizations import OrganizationService
@@ -75,6 +76,7 @@ from layover.retention.collector import Collector
 from layover.retention.receipts import KEY_BYTES as RECEIPT_KEY_BYTES
 from layover.retention.receipts import ReceiptService
 from layover.settings import Settings, unknown_variables
+from layover.signing_in import signing_in
 from layover.startup import (
     TlsRenewal,
     check_tls,
@@ -297,6 +299,16 @@ async def running(
             TokenService(SqlTokenStore(database), identity, organizations, _now),
         )
 
+        sign_in = await stack.enter_async_context(
+            signing_in(
+                settings,
+                database,
+                *(outbound, issuer_keys, organizations),
+                Authentication(identity, throttle, trust, audit),
+                _now,
+            )
+        )
+
         builders: list[Builder] = [*_remote_builders(settings)]
         if not builders:
             embedded = _embedded_builder(settings)
@@ -312,6 +324,7 @@ async def running(
             await identity.forget_expired_tokens()
             await organizations.forget_over_invitations()
             await audit.forget_older_than(settings.audit_retention)
+            await sign_in.clean_up()
 
         async def watch_schema() -> None:
             # An outage is told by whatever meets it.
@@ -340,6 +353,7 @@ async def running(
                 *(identity, registry_tokens, throttle, audit, blobs, uploads, manifests),
                 settings.url,
             ),
+            *sign_in.routes,
         ]
         for path, service in connect_apps(
             *(identity, throttle, trust, management),

@@ -41,6 +41,8 @@ _BLOB_STORE_URL = re.compile(r"(?:s3|gs|az)://[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+
 _ENDPOINT = re.compile(rf"https?://{_HOST}(?::[0-9]{{1,5}})?/?")
 _PUBLIC_URL = re.compile(rf"https?://{_HOST}(?::[0-9]{{1,5}})?/?")
 
+_ISSUER = re.compile(rf"https?://{_HOST}(?::[0-9]{{1,5}})?(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
+
 _DATABASES = ("postgresql://", "postgres://")
 
 DEFAULT_CONFIG_PATH = Path("layover.toml")
@@ -202,6 +204,25 @@ class Settings(BaseSettings):
             " forgotten."
         ),
     )
+    oidc_issuer: str = Field(
+        default="",
+        description=(
+            "The OpenID Connect provider that users sign in with beside passwords, as"
+            " https://login.example.com; it may be in a private network. Register"
+            " `public_url`/signin/callback there."
+        ),
+    )
+    oidc_client_id: str = Field(
+        default="", description="What the server is called at the provider (client ID)."
+    )
+    oidc_client_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="Its secret there; empty for a public client, which PKCE alone protects.",
+    )
+    oidc_name: str = Field(
+        default="single sign-on",
+        description="What the sign-in button calls the provider, behind “Sign in with”.",
+    )
     tls_cert: Path | None = Field(
         default=None, description="The certificate chain to serve HTTPS with (PEM)."
     )
@@ -347,6 +368,12 @@ class Settings(BaseSettings):
             )
         if self.blob_store_endpoint and _ENDPOINT.fullmatch(self.blob_store_endpoint) is None:
             raise ValueError("blob_store_endpoint has to be http(s)://HOST or http(s)://HOST:PORT")
+        if bool(self.oidc_issuer) != bool(self.oidc_client_id):
+            raise ValueError("oidc_issuer and oidc_client_id go together: give both or none")
+        if self.oidc_client_secret.get_secret_value() and not self.oidc_issuer:
+            raise ValueError("oidc_client_secret is for an oidc_issuer, and none is given")
+        if self.oidc_issuer and _ISSUER.fullmatch(self.oidc_issuer) is None:
+            raise ValueError("oidc_issuer has to be http(s)://HOST, with a path or without")
         if bool(self.blob_store_access_key) != bool(self.blob_store_secret_key):
             raise ValueError(
                 "blob_store_access_key and blob_store_secret_key go together: give both or none"

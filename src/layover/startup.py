@@ -188,6 +188,7 @@ def greeting(settings: Settings, tenant: FirstTenant | None) -> str:
         f"  export LAYOVER_TOKEN=$(cat {token_path.absolute()})",
         "  layover build --save --metadata-file=build.json .",
         "  layover list builds",
+        f"  layover passwd   # then sign in at {settings.url}/signin as {tenant.user_name}",
         f'  echo "$LAYOVER_TOKEN" | docker login {settings.registry_host}'
         " -u x-token --password-stdin",
     ]

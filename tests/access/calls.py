@@ -16,6 +16,7 @@ _ORGANIZATIONS, _OWN_ORGANIZATIONS = (
     "layover.v1.OrganizationsService",
 )
 _AUDIT = "layover.v1.AuditService"
+_LOGINS, _USERS = "depot.cli.v1beta1.LoginService", "layover.v1.UsersService"
 _TOKENS, _TRUST = "layover.v1.TokensService", "layover.v1.TrustService"
 
 _NEW = image(annotations={"pushed": "by the caller"}).decode()
@@ -25,6 +26,16 @@ _CONTENT = "what is pushed"
 HTTP: dict[str, tuple[str, str, str]] = {
     "GET /healthz": ("GET", "/healthz", ""),
     "GET /readyz": ("GET", "/readyz", ""),
+    # The pages know browsers by their sessions, and tokens not at all.
+    "GET /": ("GET", "/", ""),
+    "GET /signin": ("GET", "/signin", ""),
+    "POST /signin": ("POST", "/signin", "name=admin&password=guessed"),
+    "POST /signout": ("POST", "/signout", ""),
+    "GET /device": ("GET", "/device", ""),
+    "POST /device": ("POST", "/device", "code=BCDF-GHJK&decision=approve"),
+    "GET /join/{secret}": ("GET", "/join/unknown", ""),
+    "POST /join/{secret}": ("POST", "/join/unknown", "name=eve&password=long+enough+one"),
+    "GET /assets/{name}": ("GET", "/assets/layover.css", ""),
     "GET /v2": ("GET", "/v2", ""),
     "GET /v2/": ("GET", "/v2/", ""),
     "GET /v2/_catalog": ("GET", "/v2/_catalog", ""),
@@ -224,6 +235,9 @@ RPC: dict[str, dict[str, Any]] = {
     },
     f"{_TRUST}/ListTrustPolicies": {"projectId": "$project"},
     f"{_TRUST}/DeleteTrustPolicy": {"projectId": "$project", "policyId": "$policy"},
+    f"{_LOGINS}/StartLogin": {},
+    f"{_LOGINS}/FinishLogin": {"id": "unknown"},
+    f"{_USERS}/SetPassword": {"password": "correct horse battery"},
 }
 
 # Rows whose request says for which organization a caller of several calls.

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, insert
 from starlette.applications import Starlette
 
 from layover import app as application
+from layover import signing_in
 from layover.adapters.sql.builds import SqlBuildStore
 from layover.adapters.sql.schema import (
     builds,
@@ -33,6 +35,8 @@ from layover.adapters.sql.schema import (
 from layover.builds.models import BuildStatus
 from layover.identity.ids import new_secret
 from layover.identity.issuer_keys import VerificationKey
+from layover.identity.logins import LoginService
+from layover.identity.sign_in_models import LoginLimits
 from layover.oci.digest import Digest
 from layover.oci.names import RepositoryName
 from layover.settings import BuilderSettings, Settings
@@ -180,7 +184,13 @@ async def opened_world(folder: Path) -> AsyncIterator[World]:
         # So many are refused that each would wait.
         failed_logins=1_000_000_000,
     )
-    with opened(folder) as stores, mock.patch.object(application, "HttpIssuerKeys", lambda _: keys):
+    # Every caller starts a login, and all of them are at one address.
+    many = functools.partial(LoginService, limits=LoginLimits(pending_per_address=1000))
+    with (
+        opened(folder) as stores,
+        mock.patch.object(application, "HttpIssuerKeys", lambda _: keys),
+        mock.patch.object(signing_in, "LoginService", many),
+    ):
         async with application.running(settings, {}) as (app, _):
             world = World(app, stores, keys)
             await _fill(world)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from layover.settings import (
     Settings,
@@ -360,3 +361,32 @@ def test_what_cannot_be_dialled_is_refused_with_its_setting(setting: str, value:
 )
 def test_a_server_knows_whether_it_listens_on_loopback(listen: str, is_loopback: bool) -> None:
     assert load(overrides={"listen": listen}).listens_on_loopback == is_loopback
+
+
+def test_the_provider_s_secret_is_never_shown() -> None:
+    settings = Settings(
+        oidc_issuer="https://login.example.com/realms/a",
+        oidc_client_id="layover",
+        oidc_client_secret=SecretStr("the-secret"),
+    )
+    assert "the-secret" not in repr(settings)
+    assert settings.oidc_client_secret.get_secret_value() == "the-secret"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"oidc_issuer": "https://login.example.com"},
+        {"oidc_client_id": "layover"},
+        {"oidc_client_secret": "the-secret"},
+        {"oidc_issuer": "login.example.com", "oidc_client_id": "layover"},
+        {"oidc_issuer": "ftp://login.example.com", "oidc_client_id": "layover"},
+        {"oidc_issuer": "https://a/?b=c", "oidc_client_id": "layover"},
+        {"oidc_issuer": "https://user:pass@login.example.com", "oidc_client_id": "layover"},
+    ],
+)
+def test_a_provider_is_named_whole_or_not_at_all(values: dict[str, str]) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(overrides=dict(values))
+    assert "oidc_" in str(refused.value)
+    assert "the-secret" not in str(refused.value)

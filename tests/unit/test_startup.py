@@ -217,5 +217,6 @@ def test_the_first_start_shows_ids_token_and_what_to_type_next(tmp_path: Path) -
     text = greeting(settings, tenant)
     for part in ("organization", "project", "user", "layover_secret", "docker login r.example.com"):
         assert part in text
+    assert "layover passwd   # then sign in at https://r.example.com/signin as admin" in text
     assert "layover_secret" not in greeting(settings, None)
     assert greeting(settings, None) == "Layover listens on https://r.example.com\n"

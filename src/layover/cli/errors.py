@@ -54,6 +54,10 @@ class BuildxFailed(CliError):
         super().__init__(f"buildx could not {what}: {output.strip() or 'it said nothing'}")
 
 
+class LoginRefused(CliError):
+    """The login in the browser came to nothing."""
+
+
 class Interrupted(CliError):
     """The user stopped the command."""
 

@@ -2,6 +2,8 @@
 
     url = "https://layover.example.com"          # the server that commands use unless told
 
+    made = ["https://layover.example.com"]       # whose token a login made, and a logout ends
+
     [tokens]
     "https://layover.example.com" = "..."
 
@@ -46,14 +48,18 @@ class Login:
 
     url: str = ""
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+    made: frozenset[str] = frozenset()
+    """The servers whose token `layover login` had made: nobody else has that one."""
 
-    def with_token(self, url: str, token: str) -> "Login":
-        """Log in to `url`, which becomes the server in use."""
-        return Login(url, {**self.tokens, url: token})
+    def with_token(self, url: str, token: str, *, is_ours: bool = False) -> "Login":
+        """Log in to `url`, which becomes the server in use; `is_ours` is a token made for this."""
+        made = self.made | {url} if is_ours else self.made - {url}
+        return Login(url, {**self.tokens, url: token}, made)
 
     def without(self, url: str) -> "Login":
         """Log out of `url`; the address stays, since only the token is a secret."""
-        return replace(self, tokens={k: v for k, v in self.tokens.items() if k != url})
+        tokens = {k: v for k, v in self.tokens.items() if k != url}
+        return replace(self, tokens=tokens, made=self.made - {url})
 
 
 def config_folder(env: Mapping[str, str]) -> Path:
@@ -81,17 +87,22 @@ def read(path: Path) -> Login:
     except ValueError as error:
         # The text of a parse error quotes no value of the file, so no token shows.
         raise LoginFileInvalid(path, f"it is not TOML ({error})") from error
-    url, tokens = content.get("url", ""), content.get("tokens", {})
+    url, tokens, made = content.get("url", ""), content.get("tokens", {}), content.get("made", [])
     if not isinstance(url, str) or not isinstance(tokens, dict):
         raise LoginFileInvalid(path, "`url` has to be text and `tokens` a table")
     if not all(isinstance(token, str) for token in tokens.values()):
         raise LoginFileInvalid(path, "every token has to be text")
-    return Login(url, tokens)
+    if not isinstance(made, list) or not all(isinstance(each, str) for each in made):
+        raise LoginFileInvalid(path, "`made` has to be a list of addresses")
+    return Login(url, tokens, frozenset(made) & tokens.keys())
 
 
 def write(path: Path, login: Login) -> None:
     """Replace the file, readable by its owner alone. Raises LoginFileUnwritable."""
-    lines = [f"url = {_quoted(login.url)}", "", "[tokens]"]
+    lines = [f"url = {_quoted(login.url)}"]
+    if login.made:
+        lines.append(f"made = [{', '.join(_quoted(url) for url in sorted(login.made))}]")
+    lines += ["", "[tokens]"]
     lines += [f"{_quoted(url)} = {_quoted(token)}" for url, token in sorted(login.tokens.items())]
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -20,6 +20,11 @@ def new_secret() -> str:
     return f"{TOKEN_PREFIX}{base64.b32encode(secrets.token_bytes(20)).decode().lower()}"
 
 
+def new_cookie_secret() -> str:
+    """160 random bits that are no token's: for a browser's cookie, for a login that waits."""
+    return base64.b32encode(secrets.token_bytes(20)).decode().lower()
+
+
 def public_part(secret: str) -> str | None:
     """As much of a token's secret as may be kept and told: it is worth nothing.
 

@@ -1,6 +1,6 @@
 """What identity needs of a database. Every method is one transaction."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -12,6 +12,12 @@ from layover.identity.models import (
     ProjectPolicy,
     Role,
     TokenKind,
+)
+from layover.identity.sign_in_models import (
+    LoginRequest,
+    LoginState,
+    Session,
+    User,
 )
 from layover.identity.trust import TrustPolicy
 
@@ -120,4 +126,85 @@ class TrustStore(Protocol):
 
     async def delete_trust_policy(self, project_id: str, policy_id: str) -> bool:
         """Forget a policy and the tokens that were traded for by it; False if there is none."""
+        ...
+
+
+class SignInStore(Protocol):
+    """Users, and the browsers that they are signed in with."""
+
+    async def find_user(self, user_id: str) -> User | None: ...
+
+    async def find_user_by_name(self, name: str) -> User | None:
+        """The local user of this name: none who signs in with a provider."""
+        ...
+
+    async def add_user(self, user: User, now: datetime) -> None:
+        """Keep a new user. Raises UserNameTaken."""
+        ...
+
+    async def ensure_oidc_user(
+        self, user: User, subject: str, names: Callable[[int], str], now: datetime
+    ) -> tuple[User, bool]:
+        """The user of this issuer and subject, made of `user` where there is none yet.
+
+        It gets the first of `names(0)`, `names(1)`, ... that nobody has. Says whether it is new.
+        """
+        ...
+
+    async def set_password(self, user_id: str, password_hash: str) -> None:
+        """Replace the user's password; every browser that the user is signed in with is out."""
+        ...
+
+    async def renew_password_hash(self, user_id: str, old: str, new: str) -> None:
+        """Store the same password otherwise, if it is still that one; nobody is signed out."""
+        ...
+
+    async def add_session(
+        self, secret_hash: bytes, user: User, now: datetime, expires_at: datetime
+    ) -> bool:
+        """Sign a browser in, unless the user's password is another one by now: then False."""
+        ...
+
+    async def find_session(self, secret_hash: bytes, now: datetime) -> Session | None:
+        """The session, None when unknown, ended or over at `now`."""
+        ...
+
+    async def delete_session(self, secret_hash: bytes) -> None: ...
+
+    async def delete_over_sessions(self, now: datetime) -> int:
+        """Forget those that are over; return how many."""
+        ...
+
+
+class LoginStore(Protocol):
+    """Command lines that wait to be approved."""
+
+    async def add(
+        self, id_hash: bytes, request: LoginRequest, admit: Callable[[Sequence[str]], None]
+    ) -> bool:
+        """Let a command line wait; False when another one has its code.
+
+        `admit` gets the addresses of those that wait already, and may raise. Those that were over
+        when the request was made are forgotten.
+        """
+        ...
+
+    async def find_pending(self, user_code: str, now: datetime) -> LoginRequest | None:
+        """The login that waits under the code; none that is decided or over."""
+        ...
+
+    async def decide(self, user_code: str, user_id: str, now: datetime, *, approve: bool) -> bool:
+        """Approve or deny it as this user; False when nothing waits under the code."""
+        ...
+
+    async def state(self, id_hash: bytes, now: datetime) -> tuple[LoginState, str | None] | None:
+        """What became of it, and of an approved one the user's ID; None for none, or one over."""
+        ...
+
+    async def redeem(self, id_hash: bytes, token: NewToken, now: datetime) -> bool:
+        """Turn an approved login into its user's token; False when somebody did already."""
+        ...
+
+    async def delete_over(self, now: datetime) -> int:
+        """Forget those that are over; return how many."""
         ...

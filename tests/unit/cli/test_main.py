@@ -177,6 +177,9 @@ def test_wrong_usage_ends_with_two(environment: Path, capsys: pytest.CaptureFixt
         ["bake", "--save", "https://github.com/a/b.git"],
         ["login", "--url", "http://a", "--token", "a", "--token-stdin"],
         ["login", "--url", "http://a", "--token", "two\nlines"],
+        ["login", "--url", "http://a", "--token", ""],
+        ["login", "--no-browser"],
+        ["passwd", "--url", "http://a", "--token", "a"],
     ):
         assert run(arguments, prog_name="layover") == 2, arguments
         shown = capsys.readouterr()
@@ -266,7 +269,8 @@ def test_every_error_of_ours_has_a_status_and_every_entry_is_one() -> None:
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_command_without_a_standard_stream_ends_as_ever(environment: Path, closed: str) -> None:
     command = f"'{sys.executable}' -m layover.cli"
-    for arguments, status in (("version", 0), ("list projects", 2), ("login --url http://a", 2)):
+    login = "login --url http://a --token-stdin"
+    for arguments, status in (("version", 0), ("list projects", 2), (login, 2)):
         done = subprocess.run(
             ["sh", "-c", f"{command} {arguments} {closed}"],
             capture_output=True,

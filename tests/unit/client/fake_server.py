@@ -6,11 +6,12 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import uvicorn
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
+from connectrpc.server import ConnectASGIApplication
 from protobuf import Oneof
 from protobuf.wkt import Duration, Timestamp
 
@@ -156,6 +157,18 @@ class FakeTokens(TokensService):
         )
         return tokens_pb.CreateTokenResponse(token=token, secret=PULL_TOKEN)
 
+    async def get_caller(
+        self, request: tokens_pb.GetCallerRequest, ctx: Any
+    ) -> tokens_pb.GetCallerResponse:
+        self._note(request, ctx)
+        return tokens_pb.GetCallerResponse(token=tokens_pb.Token(id=TOKEN_ID))
+
+    async def revoke_token(
+        self, request: tokens_pb.RevokeTokenRequest, ctx: Any
+    ) -> tokens_pb.RevokeTokenResponse:
+        self._note(request, ctx)
+        return tokens_pb.RevokeTokenResponse(revoked_tokens=1)
+
     async def exchange_token(
         self, request: tokens_pb.ExchangeTokenRequest, ctx: Any
     ) -> tokens_pb.ExchangeTokenResponse:
@@ -172,22 +185,25 @@ def now() -> datetime:
 
 
 @contextlib.contextmanager
-def serving(fake: FakeServer) -> Iterator[FakeServer]:
-    """Serve on a free port of the loopback until the block ends."""
+def serving(fake: FakeServer, *more: ConnectASGIApplication[Any]) -> Iterator[FakeServer]:
+    """Serve on a free port of the loopback until the block ends; `more` are other services."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         # From here on a client's connection waits for the server to start.
         listener.listen()
         fake.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         builds: Callable[..., Any] = BuildServiceASGIApplication(fake)
-        projects = ProjectsServiceASGIApplication(FakeProjects())
-        tokens = TokensServiceASGIApplication(fake.made)
+        services = (
+            ProjectsServiceASGIApplication(FakeProjects()),
+            TokensServiceASGIApplication(fake.made),
+            *more,
+        )
+        others: dict[str, Callable[..., Any]] = {
+            app.path: app for app in cast("tuple[Any, ...]", services)
+        }
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
-            app = builds
-            for other in (projects, tokens):
-                if scope["path"].startswith(other.path):
-                    app = other
+            app = others.get(scope["path"].rpartition("/")[0], builds)
             await app(scope, receive, send)
 
         server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))

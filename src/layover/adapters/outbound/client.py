@@ -19,7 +19,7 @@ import httpcore
 import httpx
 import structlog
 
-from layover.adapters.outbound.rules import AddressForbidden, OutboundRules
+from layover.adapters.outbound.rules import AddressForbidden, OutboundRules, host_port
 
 # The addresses that a name stands for, in the order in which to try them. Raises OSError, and
 # ValueError for what cannot be a name.
@@ -153,7 +153,8 @@ class _Dialer(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectTimeout(f"no address for {host!r} in time") from error
         except (OSError, ValueError) as error:  # a label that is too long is the latter
             raise httpcore.ConnectError(f"cannot find host {host!r}") from error
-        addresses = [address for address in found if self._rules.may_dial(address)]
+        named = host_port(host, port)
+        addresses = [address for address in found if self._rules.may_dial(address, named)]
         if not addresses:
             _log.warning("dial_forbidden", host=host, port=port, addresses=list(found))
             raise AddressForbidden(host, tuple(found))

@@ -1,5 +1,7 @@
 """The outbound client that the settings say."""
 
+from urllib.parse import urlsplit
+
 import httpx
 import structlog
 
@@ -16,9 +18,15 @@ def outbound_rules(settings: Settings) -> OutboundRules:
     if settings.listens_on_loopback:
         # Only those who can reach this machine's loopback themselves can ask it to.
         networks += LOOPBACK
-    return OutboundRules(
-        networks, frozenset(_named(host) for host in settings.outbound_insecure_hosts)
-    )
+    insecure = frozenset(_named(host) for host in settings.outbound_insecure_hosts)
+    hosts: frozenset[str] = frozenset()
+    if settings.oidc_issuer:
+        # The administrator's own word: it may be in a private network, and without TLS.
+        issuer = urlsplit(settings.oidc_issuer)
+        port = issuer.port or (443 if issuer.scheme == "https" else 80)
+        hosts = frozenset({host_port(issuer.hostname or "", port)})
+        insecure |= hosts if issuer.scheme == "http" else frozenset()
+    return OutboundRules(networks, insecure, hosts)
 
 
 def open_outbound(settings: Settings) -> httpx.AsyncClient:

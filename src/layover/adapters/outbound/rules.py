@@ -99,9 +99,12 @@ class OutboundRules:
     """Allowed beside public addresses."""
     insecure_hosts: frozenset[str] = frozenset()
     """What may be reached without TLS, as `host_port` writes it."""
+    hosts: frozenset[str] = frozenset()
+    """What may be at any address, as `host_port` writes it: what the administrator named, and no
+    client."""
 
-    def may_dial(self, address: str) -> bool:
-        """Whether the address, as a resolver gave it, may be dialled."""
+    def may_dial(self, address: str, named: str = "") -> bool:
+        """Whether the address, as a resolver gave it, may be dialled for the host `named`."""
         try:
             parsed = ip_address(address)
         except ValueError:
@@ -111,7 +114,7 @@ class OutboundRules:
             if parsed.scope_id is not None:
                 return False
             parsed = _embedded(parsed) or parsed
-        if any(parsed in network for network in self.networks):
+        if named in self.hosts or any(parsed in network for network in self.networks):
             return True
         return _is_public(parsed)
 

@@ -125,7 +125,7 @@ class SqlIdentityStore:
                     role_of(connection, token.created_by, token.principal.organization_id or "")
                 )
             expires_at = _expiry(connection, token)
-            connection.execute(_insert_token(replace(token, expires_at=expires_at)))
+            connection.execute(insert_token(replace(token, expires_at=expires_at)))
 
         await self._database.write(work)
 
@@ -235,7 +235,7 @@ class SqlIdentityStore:
                 )
             )
             connection.execute(
-                _insert_token(
+                insert_token(
                     NewToken(
                         tenant.admin,
                         secret_hash,
@@ -353,7 +353,8 @@ def _expiry(connection: Connection, token: NewToken) -> datetime | None:
     return min(until, token.expires_at or until)
 
 
-def _insert_token(token: NewToken) -> Insert:
+def insert_token(token: NewToken) -> Insert:
+    """What keeps a new token."""
     principal = token.principal
     return insert(tokens).values(
         id=principal.token_id,

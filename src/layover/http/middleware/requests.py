@@ -13,6 +13,8 @@ _log = structlog.get_logger(__name__)
 
 _BUG_BODY = b'{"errors":[{"code":"UNKNOWN","message":"internal error","detail":null}]}'
 
+_INVITATIONS = "/join/"
+
 # Asked every few seconds by whatever watches the server; not worth a line each.
 _QUIET_PATHS = frozenset({"/healthz", "/readyz"})
 
@@ -33,7 +35,9 @@ class RequestMiddleware:
         request_id = secrets.token_hex(8)
         started_at = time.monotonic()
         # As it was sent, percent-encoded: what it decodes to can drive a terminal.
-        path = scope["raw_path"].decode("ascii", "replace")
+        # But for the link of an invitation, which is its secret.
+        is_secret = scope["path"].startswith(_INVITATIONS)
+        path = _INVITATIONS if is_secret else scope["raw_path"].decode("ascii", "replace")
         status: int | None = None
         headers, (peer, _) = scope["headers"], scope.get("client") or ("", 0)
         address = self._proxies.client_address(peer, headers)

@@ -21,19 +21,24 @@ from layover.http.rpc.authentication import Authentication
 from layover.http.rpc.build_service import BuildRpc
 from layover.http.rpc.builds_service import BuildsRpc
 from layover.http.rpc.errors import ErrorTranslation
+from layover.http.rpc.login_service import LoginRpc
 from layover.http.rpc.organizations_service import DepotOrganizationsRpc, OrganizationsRpc
 from layover.http.rpc.projects_service import OwnProjectsRpc, ProjectsRpc
 from layover.http.rpc.protocol import CODECS, ConnectOnly
 from layover.http.rpc.tokens_service import TokensRpc
 from layover.http.rpc.trust_service import TrustRpc
+from layover.http.rpc.users_service import UsersRpc
+from layover.identity.logins import LoginService
 from layover.identity.organizations import OrganizationService
 from layover.identity.projects import ProjectService
 from layover.identity.service import IdentityService
+from layover.identity.sign_in import SignInService
 from layover.identity.throttle import LoginThrottle
 from layover.identity.tokens import TokenService
 from layover.identity.trust_service import TrustService
 from layover.retention.receipts import ReceiptService
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceASGIApplication
+from layover.rpc.depot.cli.v1beta1.login_connect import LoginServiceASGIApplication
 from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceASGIApplication
 from layover.rpc.depot.core.v1.organization_connect import OrganizationServiceASGIApplication
 from layover.rpc.layover.v1.audit_connect import AuditServiceASGIApplication
@@ -44,9 +49,13 @@ from layover.rpc.layover.v1.projects_connect import (
 )
 from layover.rpc.layover.v1.tokens_connect import TokensServiceASGIApplication
 from layover.rpc.layover.v1.trust_connect import TrustServiceASGIApplication
+from layover.rpc.layover.v1.users_connect import UsersServiceASGIApplication
 
 # A report holds a few Dockerfiles of 1 MiB or some seconds of a log.
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+
+# An ID, a password.
+MAX_SMALL_MESSAGE_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +150,28 @@ def connect_apps(
             AuditRpc(audit_listing),
             interceptors=interceptors,
             read_max_bytes=MAX_MESSAGE_BYTES,
+            codecs=CODECS,
+        ),
+    ]
+    return [(service.path, ConnectOnly(service)) for service in services]
+
+
+def sign_in_apps(
+    authentication: Authentication, sign_in: SignInService, logins: LoginService, url: str
+) -> list[tuple[str, ConnectOnly]]:
+    """The services that users sign in by, as `connect_apps`; `url` is how browsers come here."""
+    services: list[ConnectASGIApplication[Any]] = [
+        # Whoever logs in has no token yet.
+        LoginServiceASGIApplication(
+            LoginRpc(logins, authentication.identity, authentication.audit, url),
+            interceptors=(ErrorTranslation(),),
+            read_max_bytes=MAX_SMALL_MESSAGE_BYTES,
+            codecs=CODECS,
+        ),
+        UsersServiceASGIApplication(
+            UsersRpc(sign_in, url),
+            interceptors=(authentication, ErrorTranslation(), Auditing(authentication.audit)),
+            read_max_bytes=MAX_SMALL_MESSAGE_BYTES,
             codecs=CODECS,
         ),
     ]

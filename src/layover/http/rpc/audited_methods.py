@@ -56,6 +56,7 @@ _ORGANIZATIONS = "layover.v1.OrganizationsService"
 _PROJECTS = "layover.v1.ProjectsService"
 _TOKENS = "layover.v1.TokensService"
 _TRUST = "layover.v1.TrustService"
+_USERS = "layover.v1.UsersService"
 
 _POLICY = ("name", "retention", "max_retention", "extends_on_pull")
 
@@ -137,6 +138,7 @@ METHODS: Mapping[str, Method] = {
     ),
     f"{_TRUST}/ListTrustPolicies": Method("trust.list", subject=("project_id",)),
     f"{_TRUST}/DeleteTrustPolicy": _change("trust.delete", "policy_id"),
+    f"{_USERS}/SetPassword": _change("users.set_password", "user_name"),
 }
 
 

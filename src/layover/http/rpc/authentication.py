@@ -46,8 +46,8 @@ class Authentication:
         trust: TrustService,
         audit: AuditLog,
     ) -> None:
-        self._identity, self._throttle = identity, throttle
-        self._trust, self._audit = trust, audit
+        self.identity, self.throttle = identity, throttle
+        self._trust, self.audit = trust, audit
 
     async def on_start(self, ctx: RequestContext[Any, Any]) -> Token[Principal | None]:
         secret = _bearer(ctx.request_headers.get("authorization", ""))
@@ -55,7 +55,7 @@ class Authentication:
         try:
             principal = await self._authenticate(secret, ctx.method.name)
             if organization_id := ctx.request_headers.get(ORGANIZATION_HEADER, ""):
-                principal = await self._identity.narrowed(principal, organization_id)
+                principal = await self.identity.narrowed(principal, organization_id)
         except Unauthenticated as error:
             if ctx.method.name not in _OPEN_TO_DEAD_TOKENS or not secret.startswith(TOKEN_PREFIX):
                 await self._wait(secret, ctx)
@@ -67,9 +67,9 @@ class Authentication:
     async def _wait(self, secret: str, ctx: RequestContext[Any, Any]) -> None:
         """Return when the refusal of a token that is not valid may be told."""
         if secret:
-            await self._audit.login_refused("login.token", origin(), token=secret)
+            await self.audit.login_refused("login.token", origin(), token=secret)
         try:
-            await self._throttle.failed(origin().address, secret)
+            await self.throttle.failed(origin().address, secret)
         except TooManyAttempts as error:
             ctx.response_headers["retry-after"] = str(error.retry_after_seconds)
             raise to_connect_error(error, ctx.method.name) from None
@@ -78,11 +78,11 @@ class Authentication:
         if looks_like_id_token(secret):
             return await self._trust.authenticate(secret)
         try:
-            return await self._identity.authenticate(secret)
+            return await self.identity.authenticate(secret)
         except Unauthenticated:
             if method not in _OPEN_TO_ENDED_BUILDS:
                 raise
-            return await self._identity.authenticate_ended(secret)
+            return await self.identity.authenticate_ended(secret)
 
     async def on_end(
         self,

@@ -52,6 +52,17 @@ from layover.identity.models import (
 )
 from layover.identity.names import InvalidName
 from layover.identity.retention import InvalidRetention
+from layover.identity.sign_in_models import (
+    InvalidPassword,
+    InvalidUserName,
+    LoginDenied,
+    LoginUnknown,
+    PasswordNotAllowed,
+    ProviderRefused,
+    SignInRefused,
+    TooManyLogins,
+    UserNameTaken,
+)
 from layover.identity.throttle import TooManyAttempts
 from layover.identity.trust import InvalidTrustPolicy, TrustPolicyUnknown
 from layover.oci.names import InvalidTag
@@ -103,6 +114,15 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     TooMany: Code.RESOURCE_EXHAUSTED,
     TooManyAttempts: Code.RESOURCE_EXHAUSTED,
     TrustPolicyUnknown: Code.NOT_FOUND,
+    InvalidPassword: Code.INVALID_ARGUMENT,
+    InvalidUserName: Code.INVALID_ARGUMENT,
+    LoginDenied: Code.PERMISSION_DENIED,
+    LoginUnknown: Code.NOT_FOUND,
+    PasswordNotAllowed: Code.FAILED_PRECONDITION,
+    ProviderRefused: Code.PERMISSION_DENIED,
+    SignInRefused: Code.UNAUTHENTICATED,
+    TooManyLogins: Code.RESOURCE_EXHAUSTED,
+    UserNameTaken: Code.ALREADY_EXISTS,
     Unauthenticated: Code.UNAUTHENTICATED,
 }
 

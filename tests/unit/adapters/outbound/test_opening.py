@@ -31,6 +31,27 @@ def test_networks_and_insecure_hosts_are_the_settings() -> None:
     rules.check_url("http", "fd00::1", None)
 
 
+@pytest.mark.parametrize(
+    ("issuer", "named"),
+    [
+        ("http://login.lan/realms/a", "login.lan:80"),
+        ("https://Login.lan", "login.lan:443"),
+        ("http://[fd00::1]:8080", "[fd00::1]:8080"),
+    ],
+)
+def test_the_provider_of_the_settings_may_be_anywhere_and_nothing_beside_it(
+    issuer: str, named: str
+) -> None:
+    rules = outbound_rules(
+        Settings(listen="0.0.0.0:0", oidc_issuer=issuer, oidc_client_id="layover")
+    )
+    assert rules.may_dial("10.1.2.3", named)
+    for other in ("", "other.lan:443", f"{named}1", named.rpartition(":")[0]):
+        assert not rules.may_dial("10.1.2.3", other)
+    # Without TLS where its own address says so.
+    assert (named in rules.insecure_hosts) is issuer.startswith("http://")
+
+
 async def test_what_is_allowed_by_itself_is_said_in_the_log_once() -> None:
     with structlog.testing.capture_logs() as logged:
         async with open_outbound(Settings(listen="127.0.0.1:0")):
