@@ -137,7 +137,7 @@ HTTP: dict[str, tuple[str, str, str]] = {
         "",
     ),
     "* /v2": ("POST", "/v2", ""),
-    "* /v2/{rest:path}": ("GET", "/v2/$project/nothing", ""),
+    "* /v2/{rest:rest}": ("GET", "/v2/$project/nothing", ""),
     "* /token": ("PUT", "/token", ""),
 }
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable
 
 import structlog
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, request_response
@@ -35,6 +36,21 @@ _API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 _UNWANTED_SECONDS = 10
 
 _log = structlog.get_logger(__name__)
+
+
+class _Rest(Convertor[str]):
+    """All of a path that is left, line breaks included, which Starlette's `path` ends at."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("rest", _Rest())
 
 
 def oci_routes(
@@ -84,7 +100,7 @@ def oci_routes(
     ]
     # An application, where Starlette looks at no method: it would answer those in its own words.
     rest = request_response(_answering(authenticator, unsupported))
-    return known + [Route(path, _Any(rest)) for path in ("/v2", "/v2/{rest:path}", TOKEN_PATH)]
+    return known + [Route(path, _Any(rest)) for path in ("/v2", "/v2/{rest:rest}", TOKEN_PATH)]
 
 
 class _Any:
