@@ -50,8 +50,9 @@ class SignInService:
         user = await self._store.find_user_by_name(name)
         encoded = user.password_hash if user else None
         if not await self._passwords.verify(encoded, password) or user is None or not encoded:
-            _log.info("sign_in_refused", user=name, address=address)
-            raise SignInRefused
+            refused = SignInRefused(user.name if user else "")
+            _log.info("sign_in_refused", user=refused.user_name, address=address)
+            raise refused
         attempt.succeeded()
         if self._passwords.is_outdated(encoded):
             renewed = await self._passwords.hash(password)

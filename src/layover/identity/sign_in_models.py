@@ -12,10 +12,15 @@ class SignInError(ManagementError):
 
 
 class SignInRefused(SignInError):
-    """Name and password do not go together: no such user, no password, a wrong one read alike."""
+    """Name and password do not go together: no such user, no password, a wrong one read alike.
 
-    def __init__(self) -> None:
+    `user_name` is for the logs, and empty where there is no such user: what was typed into the
+    wrong field may be a password.
+    """
+
+    def __init__(self, user_name: str = "") -> None:
         super().__init__("this name and password do not go together")
+        self.user_name = user_name
 
 
 class ProviderRefused(SignInError):

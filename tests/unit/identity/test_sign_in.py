@@ -137,7 +137,10 @@ async def test_no_password_and_no_secret_is_logged(world: World) -> None:
         with pytest.raises(SignInRefused):
             await world.service.sign_in("ann", OTHER, ADDRESS)
         await world.service.set_password(token_of(user.id), OTHER)
-    text = repr(logs)
+        # Typed into the wrong field.
+        with pytest.raises(SignInRefused) as refused:
+            await world.service.sign_in(OTHER, "", ADDRESS)
+    text = f"{logs} {vars(refused.value)}"
     assert "signed_in" in text
     for hidden in (PASSWORD, OTHER, secret, "argon2"):
         assert hidden not in text

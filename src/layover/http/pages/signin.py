@@ -50,7 +50,7 @@ class SignInRoutes:
         try:
             secret = await self._sign_in.sign_in(name, form.get("password", ""), origin().address)
         except SignInRefused as error:
-            details = {"user": name}
+            details = {"user": error.user_name}
             await self._frontend.audit.login_refused(_ACTION, origin(), details=details)
             status = PAGE_STATUSES[SignInRefused]
             return self._page(request, return_to, status, name=name, problem=text_of(error))
