@@ -107,7 +107,11 @@ def check(answer: Answer, request: Call) -> None:
     """The form that clients of the interface read."""
     assert answer.status < 500 or answer.status in (501, 503), (request, answer)
     assert answer.status >= 100
-    assert not 300 <= answer.status < 400 or answer.status == 304, (request, answer)
+    if answer.status == 303 and not is_registry(request):
+        # From page to page, and nowhere else whatever was asked.
+        assert answer.headers["location"].startswith("/signin"), (request, answer)
+    else:
+        assert not 300 <= answer.status < 400 or answer.status == 304, (request, answer)
     assert "x-content-type-options" in answer.headers
     for name, value in answer.headers.items():
         assert "\n" not in value, name
