@@ -8,8 +8,9 @@ The columns are callers: with no token; with one that is wrong, expired or revok
 token of the project, of the build, of another build of the same project; with the build's token,
 the project's, the organization's; its owner, member and viewer; an ID token that a trust policy
 grants `project`, or `pull`. Last strangers: another organization's users, its tokens of each kind,
-an ID token that it trusts, and an administrator of the server who is no member of any. A 404 is to
-the letter the answer to what never was; the test compares.
+an ID token that it trusts, and an administrator of the server who is no member of any. Last a
+browser in which the organization's owner is signed in, without the token of a form: what any site
+can have it send. A 404 is to the letter the answer to what never was; the test compares.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 
 COLUMNS = (
     *("none", "invalid", "pull", "own", "other", "build", "project", "org"),
-    *("owner", "member", "viewer", "ci", "ci-pull", "f-user", "f-token", "f-ci", "admin"),
+    *("owner", "member", "viewer", "ci", "ci-pull", "f-user", "f-token", "f-ci", "admin", "cookie"),
 )
 
 # Whom a column stands for, where it is not the caller of that name.

@@ -28,11 +28,13 @@ from layover.adapters.sql.schema import (
     memberships,
     projects,
     retentions,
+    sessions,
     tokens,
     trust_policies,
     users,
 )
 from layover.builds.models import BuildStatus
+from layover.http.pages.cookies import Cookie
 from layover.identity.ids import new_secret
 from layover.identity.issuer_keys import VerificationKey
 from layover.identity.logins import LoginService
@@ -89,6 +91,8 @@ class World:
         secret = self.secrets[caller]
         if secret is None:
             return call
+        if caller == "cookie":
+            return call.with_header("cookie", f"{Cookie.SESSION}={secret}")
         is_registry = call.path.startswith(("/v2", "/token"))
         if not is_registry or secret.count(".") == 2:
             return call.with_header("authorization", f"Bearer {secret}")
@@ -301,6 +305,15 @@ def _add_callers(world: World, connection: Connection, now: datetime) -> None:
         insert(users).values(id="admin-id", name="admin-id", is_admin=True, created_at=now)
     )
     _add_token(world, connection, "admin", "user", user_id="admin-id")
+    session = world.secrets["cookie"] = new_secret()
+    connection.execute(
+        insert(sessions).values(
+            secret_hash=hashlib.sha256(session.encode()).digest(),
+            user_id="owner-id",
+            created_at=now,
+            expires_at=now + _YEAR,
+        )
+    )
     past = now - timedelta(hours=1)
     _add_token(world, connection, "expired", "project", expires_at=past, **here)
     _add_token(world, connection, "revoked", "project", revoked_at=past, **here)
