@@ -4,12 +4,19 @@ there for whoever asks; a missing one is an error, so the tests that need it fai
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.migrate import migrate
 from tests.objects import S3Server
 from tests.oidc_provider import OidcProvider, oidc_provider
 from tests.postgres import Postgres
+
+# How long an example takes says nothing on a machine that has more to do.
+settings.register_profile(
+    "untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
