@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Executable, delete, event, insert, update
 from sqlalchemy.engine import Engine
 
-from layover.adapters.sql.schema import memberships, projects, users
+from layover.adapters.sql.schema import memberships, projects, tokens, users
 from layover.identity.models import Principal, Role, TokenKind
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_MANIFEST
@@ -223,6 +223,25 @@ async def test_a_member_who_is_removed_has_lost_all_with_the_next_request(
                     assert (answer.status, answer.code) == (404, "NAME_UNKNOWN")
                 catalog = await replica.call(caller, "GET", "/v2/_catalog")
                 assert catalog.json() == {"repositories": []}
+
+
+async def test_a_revoked_token_opens_nothing_with_the_next_request_to_any_replica(
+    api: RegistryApi,
+) -> None:
+    await push_image(api.stores, REPOSITORY, b"layer", tag="v1")
+    traded = await api.registry_token(PROJECT, f"repository:{REPOSITORY}:*")
+    path = f"/v2/{REPOSITORY}/manifests/v1"
+    with api.stores.replica() as stores:
+        replicas = [api, RegistryApi(stores, secrets=api.secrets)]
+        for replica in replicas:
+            for caller in (PROJECT, traded):
+                assert (await replica.call(caller, "GET", path)).status == 200
+        revoked = update(tokens).where(tokens.c.id == PROJECT.token_id)
+        await execute(api, revoked.values(revoked_at=NOW))
+        for replica in replicas:
+            for caller in (PROJECT, traded):
+                answer = await replica.call(caller, "GET", path)
+                assert (answer.status, answer.code) == (401, "UNAUTHORIZED")
 
 
 async def test_a_member_who_became_a_viewer_pushes_no_more_with_what_it_was_given_before(
