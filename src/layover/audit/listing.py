@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from layover.audit.models import AuditPage, AuditQuery, InvalidAuditQuery, PageKey
 from layover.audit.ports import AuditStore
-from layover.identity.access import Action
+from layover.identity.access import Action, check
 from layover.identity.management import OrganizationNotGiven
 from layover.identity.models import Organization, Principal
-from layover.identity.organizations import check
 from layover.identity.service import IdentityService
 
 DEFAULT_PAGE_SIZE = 100

@@ -1,7 +1,6 @@
 """Records what happens: call `record` when it has, and before anybody is told."""
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from layover.audit.text import cleaned
 from layover.audit.writer import Writer
 from layover.errors import StorageError
 from layover.identity.access import sees
-from layover.identity.ids import public_part
+from layover.identity.ids import public_part, secret_hash
 from layover.identity.models import Organization, Principal, Project, TokenKind
 from layover.identity.origin import Origin
 from layover.identity.service import IdentityService
@@ -139,7 +138,7 @@ class AuditLog:
 
     async def _holder(self, token: str) -> Principal | None:
         with contextlib.suppress(StorageError):
-            return await self._whereabouts.find_holder(hashlib.sha256(token.encode()).digest())
+            return await self._whereabouts.find_holder(secret_hash(token))
         return None
 
     async def _places(

@@ -1,8 +1,20 @@
 """Who may do what: the one place that decides. docs/security.md has the same table."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 
-from layover.identity.models import Grant, Organization, Principal, Project, Role, TokenKind
+from layover.identity.models import (
+    ActionDenied,
+    Grant,
+    Organization,
+    OrganizationUnknown,
+    Principal,
+    Project,
+    ProjectUnknown,
+    Role,
+    TokenKind,
+)
 from layover.oci.names import RepositoryName, Tag
 
 
@@ -87,6 +99,42 @@ def sees(principal: Principal, where: Project | Organization) -> bool:
     """Whether it exists as far as this caller can tell."""
     seen = Action.SEE_PROJECT if isinstance(where, Project) else Action.SEE_ORGANIZATION
     return may(principal, seen, where)
+
+
+def check(principal: Principal, action: Action, where: Project | Organization | None) -> None:
+    """Raise unless the caller may do `action` there, or on the server where it is None.
+
+    ProjectUnknown or OrganizationUnknown where the caller cannot tell it from one that does not
+    exist, else ActionDenied.
+    """
+    if may(principal, action, where):
+        return
+    if where is not None and not sees(principal, where):
+        raise (
+            ProjectUnknown(where.id)
+            if isinstance(where, Project)
+            else OrganizationUnknown(where.id)
+        )
+    raise ActionDenied(action)
+
+
+def role_check(
+    principal: Principal, action: Action, where: Project | Organization | None
+) -> Callable[[Role | None], None]:
+    """`check` anew, for a user with the role that it has in the organization by then.
+
+    For the transaction that changes something: in between a member may have been removed. Of a
+    caller that is no user, and where there is no place, there is no role to ask for.
+    """
+
+    def checked(role: Role | None) -> None:
+        if principal.user_id is None or where is None:
+            return
+        organization_id = where.organization_id if isinstance(where, Project) else where.id
+        roles = {organization_id: role} if role is not None else {}
+        check(replace(principal, roles=roles), action, where)
+
+    return checked
 
 
 def _rights(principal: Principal, where: Project | Organization) -> frozenset[Action]:

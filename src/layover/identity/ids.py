@@ -1,6 +1,7 @@
 """IDs and secrets."""
 
 import base64
+import hashlib
 import secrets
 
 # What a token's secret begins with, so that scanners can recognise one.
@@ -23,6 +24,12 @@ def new_secret() -> str:
 def new_cookie_secret() -> str:
     """160 random bits that are no token's: for a browser's cookie, for a login that waits."""
     return base64.b32encode(secrets.token_bytes(20)).decode().lower()
+
+
+def secret_hash(secret: str) -> bytes:
+    """What is stored of a secret: so many random bits need no salt and no slow hash."""
+    # A stranger's text may be none that can be encoded; it is nobody's secret then.
+    return hashlib.sha256(secret.encode(errors="replace")).digest()
 
 
 def public_part(secret: str) -> str | None:

@@ -6,7 +6,6 @@ for; the code is what a person reads and compares, and opens nothing by itself.
 
 import asyncio
 import contextlib
-import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from layover.identity.ids import new_cookie_secret, new_id, new_secret
+from layover.identity.ids import new_cookie_secret, new_id, new_secret, secret_hash
 from layover.identity.models import NewToken, Principal, TokenKind
 from layover.identity.origin import Origin
 from layover.identity.ports import LoginStore
@@ -83,7 +82,7 @@ class LoginService:
                 now,
                 now + self._limits.lifetime,
             )
-            if await self._store.add(_hash(started.id), request, self._admission(request)):
+            if await self._store.add(secret_hash(started.id), request, self._admission(request)):
                 return started
         raise TooManyLogins
 
@@ -128,7 +127,7 @@ class LoginService:
 
         Raises LoginUnknown, LoginDenied; TooManyLogins when too many wait here already.
         """
-        id_hash = _hash(login_id)
+        id_hash = secret_hash(login_id)
         with self._stream_of(client_network(origin.address)):
             while True:
                 found = await self._store.state(id_hash, self._now())
@@ -166,7 +165,7 @@ class LoginService:
         secret, now = new_secret(), self._now()
         token = NewToken(
             Principal(new_id(), TokenKind.USER, user_id=user_id),
-            hashlib.sha256(secret.encode()).digest(),
+            secret_hash(secret),
             f"layover login from {origin.address or 'somewhere'}",
             created_at=now,
             expires_at=now + TOKEN_LIFETIME,
@@ -194,7 +193,3 @@ def _new_code() -> str:
 
 def _shown(letters: str) -> str:
     return f"{letters[:4]}-{letters[4:]}"
-
-
-def _hash(login_id: str) -> bytes:
-    return hashlib.sha256(login_id.encode(errors="replace")).digest()

@@ -1,13 +1,12 @@
 """Organizations, who is a member of them, and how one becomes one."""
 
-import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from layover.identity.access import Action, may, sees
-from layover.identity.ids import new_id
+from layover.identity.access import Action, check, may, role_check, sees
+from layover.identity.ids import new_id, secret_hash
 from layover.identity.management import (
     Actor,
     InvalidLifetime,
@@ -19,7 +18,6 @@ from layover.identity.management import (
 )
 from layover.identity.management_ports import OrganizationStore
 from layover.identity.models import (
-    ActionDenied,
     Organization,
     OrganizationUnknown,
     Principal,
@@ -52,19 +50,6 @@ class NewInvitation:
 
     invitation: Invitation
     secret: str = field(repr=False)
-
-
-def check(principal: Principal, action: Action, organization: Organization | None) -> None:
-    """Raise unless the caller may do `action` there, or on the server where it is None.
-
-    OrganizationUnknown where the caller cannot tell it from one that does not exist, else
-    ActionDenied.
-    """
-    if may(principal, action, organization):
-        return
-    if organization is not None and not sees(principal, organization):
-        raise OrganizationUnknown(organization.id)
-    raise ActionDenied(action)
 
 
 class OrganizationService:
@@ -220,7 +205,7 @@ class OrganizationService:
         )
         # No token, and nothing that a scanner for tokens should find: it opens a page.
         secret = secrets.token_urlsafe(24)
-        await self._store.add_invitation(invitation, _hash(secret), actor, _MAX_INVITATIONS)
+        await self._store.add_invitation(invitation, secret_hash(secret), actor, _MAX_INVITATIONS)
         return NewInvitation(invitation, secret)
 
     async def list_invitations(
@@ -240,7 +225,7 @@ class OrganizationService:
 
     async def find_invitation(self, secret: str) -> tuple[Invitation, Organization]:
         """What whoever has a link is asked to join. Raises InvitationUnknown."""
-        invitation = await self._store.find_invitation(_hash(secret), self._now())
+        invitation = await self._store.find_invitation(secret_hash(secret), self._now())
         if invitation is not None:
             organization = await self._store.find_organization(invitation.organization_id)
             if organization is not None:
@@ -252,7 +237,9 @@ class OrganizationService:
 
         For whoever knows that it is this user who asks. Raises InvitationUnknown, AlreadyMember.
         """
-        organization = await self._store.accept_invitation(_hash(secret), user_id, self._now())
+        organization = await self._store.accept_invitation(
+            secret_hash(secret), user_id, self._now()
+        )
         if organization is None:
             raise InvitationUnknown
         return organization
@@ -265,13 +252,4 @@ class OrganizationService:
 def acting(principal: Principal, action: Action, organization: Organization) -> Actor:
     """The caller, a user, as whoever does what was authorized."""
     assert principal.user_id is not None
-
-    def check_role(role: Role | None) -> None:
-        roles = {organization.id: role} if role is not None else {}
-        check(replace(principal, roles=roles), action, organization)
-
-    return Actor(principal.user_id, check_role)
-
-
-def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
+    return Actor(principal.user_id, role_check(principal, action, organization))

@@ -1,12 +1,11 @@
 """Tokens and projects: who calls, and what that caller may touch."""
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from layover.identity.access import Action, may, sees
-from layover.identity.ids import new_id, new_secret
+from layover.identity.access import Action, check, role_check, sees
+from layover.identity.ids import new_id, new_secret, secret_hash
 from layover.identity.models import (
     ActionDenied,
     FirstTenant,
@@ -18,7 +17,6 @@ from layover.identity.models import (
     Project,
     ProjectPolicy,
     ProjectUnknown,
-    Role,
     TokenKind,
     TradedToken,
     Unauthenticated,
@@ -50,14 +48,14 @@ class IdentityService:
 
     async def authenticate(self, secret: str) -> Principal:
         """Raise Unauthenticated unless `secret` is a valid token's."""
-        return self._known(await self._store.find_principal(_hash(secret), self._now()))
+        return self._known(await self._store.find_principal(secret_hash(secret), self._now()))
 
     async def authenticate_ended(self, secret: str) -> Principal:
         """The build whose token this was until the build ended.
 
         For its client, which may not have heard that the server knows. Raises Unauthenticated.
         """
-        principal = await self._store.find_ended_build(_hash(secret), self._now())
+        principal = await self._store.find_ended_build(secret_hash(secret), self._now())
         if principal is None:
             raise Unauthenticated
         return principal
@@ -79,10 +77,9 @@ class IdentityService:
         may not see; ActionDenied when it may see the project but not do this.
         """
         project = await self._store.find_project(project_id)
-        if project is None or not sees(principal, project):
+        if project is None:
             raise ProjectUnknown(project_id)
-        if not may(principal, action, project):
-            raise ActionDenied(action)
+        check(principal, action, project)
         return project
 
     async def list_projects(self, principal: Principal) -> list[Project]:
@@ -281,7 +278,7 @@ class IdentityService:
         )
         secret = new_secret()
         keep(secret)
-        if not await self._store.create_first_tenant(tenant, _hash(secret)):
+        if not await self._store.create_first_tenant(tenant, secret_hash(secret)):
             discard()
             return None
         return tenant
@@ -313,7 +310,7 @@ class IdentityService:
         await self._store.add_token(
             NewToken(
                 principal,
-                _hash(secret),
+                secret_hash(secret),
                 description,
                 created_at=now,
                 expires_at=None if lifetime is None else now + lifetime,
@@ -323,31 +320,6 @@ class IdentityService:
                     creator.policies[principal.project_id or ""] if is_foreign else None
                 ),
             ),
-            _role_check(creator, action, where),
+            role_check(creator, action, where),
         )
         return secret
-
-
-def _role_check(
-    creator: Principal, action: Action, where: Project | Organization | None
-) -> Callable[[Role | None], None]:
-    """Raises unless a user with that role in the organization may do `action` there."""
-
-    def check(role: Role | None) -> None:
-        if creator.user_id is None or where is None:
-            return
-        organization_id = where.organization_id if isinstance(where, Project) else where.id
-        now = replace(creator, roles={organization_id: role} if role is not None else {})
-        if may(now, action, where):
-            return
-        if sees(now, where):
-            raise ActionDenied(action)
-        if isinstance(where, Project):
-            raise ProjectUnknown(where.id)
-        raise OrganizationUnknown(where.id)
-
-    return check
-
-
-def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()

@@ -1,13 +1,12 @@
 """Signs users in to the pages: by a password, or by what a provider said of them."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
 
-from layover.identity.ids import new_cookie_secret, new_id
+from layover.identity.ids import new_cookie_secret, new_id, secret_hash
 from layover.identity.models import ActionDenied, Principal, TokenKind
 from layover.identity.passwords import Passwords, check_password
 from layover.identity.ports import SignInStore
@@ -97,18 +96,18 @@ class SignInService:
         """
         secret, now = new_cookie_secret(), self._now()
         expires_at = now + SESSION_LIFETIME
-        if not await self._store.add_session(_hash(secret), user, now, expires_at):
+        if not await self._store.add_session(secret_hash(secret), user, now, expires_at):
             raise SignInRefused
         _log.info("signed_in", user=user.id, name=user.name, by=by)
         return secret
 
     async def session(self, secret: str) -> Session | None:
         """The session of a cookie's secret; None for anything else."""
-        return await self._store.find_session(_hash(secret), self._now()) if secret else None
+        return await self._store.find_session(secret_hash(secret), self._now()) if secret else None
 
     async def end_session(self, secret: str) -> None:
         """Sign the browser out; repeating it does nothing."""
-        await self._store.delete_session(_hash(secret))
+        await self._store.delete_session(secret_hash(secret))
 
     async def set_password(self, principal: Principal, password: str) -> User:
         """Replace the password of the user whose token this is; that user's browsers are out.
@@ -130,7 +129,3 @@ class SignInService:
     async def forget_over_sessions(self) -> int:
         """Delete what is over; return how many. Such sessions are refused without it too."""
         return await self._store.delete_over_sessions(self._now())
-
-
-def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode(errors="replace")).digest()

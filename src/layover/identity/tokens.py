@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from layover.identity.access import Action, may
+from layover.identity.access import Action, check, may
 from layover.identity.management import (
     InvalidLifetime,
     Token,
@@ -21,7 +21,7 @@ from layover.identity.models import (
     Unauthenticated,
 )
 from layover.identity.names import checked_description
-from layover.identity.organizations import OrganizationService, check
+from layover.identity.organizations import OrganizationService
 from layover.identity.paging import decode_place, page_size
 from layover.identity.service import PULL_TOKEN_LIFETIME, IdentityService
 

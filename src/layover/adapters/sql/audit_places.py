@@ -6,16 +6,15 @@ from typing import Any
 from sqlalchemy import BindParameter, Row, Select, bindparam, null, or_, select
 
 from layover.adapters.sql.database import Database
+from layover.adapters.sql.identity import HELD_TOKENS, principal_of
 from layover.adapters.sql.schema import (
     builds,
-    memberships,
     organizations,
     projects,
     tokens,
-    users,
 )
 from layover.audit.ports import Named
-from layover.identity.models import Organization, Principal, Project, Role, TokenKind
+from layover.identity.models import Organization, Principal, Project
 
 _KEY: BindParameter[Any] = bindparam("key")
 _OF_ORGANIZATION = (
@@ -58,18 +57,7 @@ _PLACES: Mapping[Named, Select[Any]] = {
     Named.TOKEN: _TOKENS.where(tokens.c.id == _KEY),
 }
 
-# A row a role, where it is a user's.
-_HOLDERS = (
-    select(
-        tokens,
-        users.c.name.label("user_name"),
-        memberships.c.organization_id.label("member_of"),
-        memberships.c.role,
-    )
-    .outerjoin(users, users.c.id == tokens.c.user_id)
-    .outerjoin(memberships, memberships.c.user_id == tokens.c.user_id)
-    .where(tokens.c.secret_hash == _KEY)
-)
+_HOLDERS = HELD_TOKENS.where(tokens.c.secret_hash == _KEY)
 
 
 class SqlAuditPlaces:
@@ -88,19 +76,7 @@ class SqlAuditPlaces:
         rows = await self._database.look_up(
             lambda connection: connection.execute(_HOLDERS, {"key": secret_hash}).all()
         )
-        if not rows:
-            return None
-        row = rows[0]
-        return Principal(
-            token_id=row.id,
-            kind=TokenKind(row.kind),
-            organization_id=row.organization_id,
-            user_id=row.user_id,
-            project_id=row.project_id,
-            build_id=row.build_id,
-            name=row.user_name or row.description,
-            roles={each.member_of: Role(each.role) for each in rows if each.member_of},
-        )
+        return principal_of(rows)
 
 
 def _place(row: Row[Any]) -> Project | Organization:

@@ -1,6 +1,6 @@
 """Organizations, users, projects and tokens in SQL."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -47,8 +47,8 @@ from layover.identity.models import (
 # What every request asks. Made once: building a statement and finding it in SQLAlchemy's cache
 # takes longer than SQLite does to answer it.
 _UNEXPIRED = or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > bindparam("now"))
-# A row a role where it is a user's, with the user's name beside it; one row else.
-_TOKENS = (
+# Tokens and who has them, for `principal_of`: a row a role where it is a user's, one row else.
+HELD_TOKENS = (
     select(
         tokens,
         users.c.name.label("user_name"),
@@ -58,8 +58,8 @@ _TOKENS = (
     )
     .outerjoin(users, users.c.id == tokens.c.user_id)
     .outerjoin(memberships, memberships.c.user_id == tokens.c.user_id)
-    .where(_UNEXPIRED)
 )
+_TOKENS = HELD_TOKENS.where(_UNEXPIRED)
 _TOKEN_BY_SECRET = _TOKENS.where(
     tokens.c.secret_hash == bindparam("key"), tokens.c.revoked_at.is_(None)
 )
@@ -99,21 +99,7 @@ class SqlIdentityStore:
         rows = await self._database.look_up(
             lambda connection: connection.execute(query, {"key": key, "now": now}).all()
         )
-        if not rows:
-            return None
-        row = rows[0]
-        return Principal(
-            token_id=row.id,
-            kind=TokenKind(row.kind),
-            organization_id=row.organization_id,
-            user_id=row.user_id,
-            project_id=row.project_id,
-            build_id=row.build_id,
-            tags=frozenset((row.tags or "").split()),
-            name=row.user_name or row.description,
-            roles={each.member_of: Role(each.role) for each in rows if each.member_of},
-            is_admin=bool(row.is_admin),
-        )
+        return principal_of(rows)
 
     async def add_token(
         self, token: NewToken, check_role: Callable[[Role | None], None] | None = None
@@ -285,6 +271,25 @@ def policy_values(policy: ProjectPolicy) -> dict[str, int | bool | None]:
         "extends_on_pull": policy.extends_on_pull,
         "quota_bytes": policy.quota_bytes,
     }
+
+
+def principal_of(rows: Sequence[Row[Any]]) -> Principal | None:
+    """The caller behind one token's rows of HELD_TOKENS, None where there are none."""
+    if not rows:
+        return None
+    row = rows[0]
+    return Principal(
+        token_id=row.id,
+        kind=TokenKind(row.kind),
+        organization_id=row.organization_id,
+        user_id=row.user_id,
+        project_id=row.project_id,
+        build_id=row.build_id,
+        tags=frozenset((row.tags or "").split()),
+        name=row.user_name or row.description,
+        roles={each.member_of: Role(each.role) for each in rows if each.member_of},
+        is_admin=bool(row.is_admin),
+    )
 
 
 def revoke(connection: Connection, token_ids: Select[tuple[str]], now: datetime) -> int:
