@@ -1,7 +1,6 @@
 """`layover builds`: one build's facts and log; keeping and removing builds, and their receipts."""
 
 import json
-import sys
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +10,15 @@ import click
 from layover.cli.build_rows import build_row, moment, shown_row, status_name
 from layover.cli.errors import DONE, FAILED, say
 from layover.cli.lists import list_builds
-from layover.cli.options import DURATION, OUTPUT, find_server, run, server_options
+from layover.cli.options import (
+    DURATION,
+    OUTPUT,
+    YES,
+    confirm,
+    find_server,
+    run,
+    server_options,
+)
 from layover.cli.output import Column, Row, as_csv, left, print_rows, rfc3339, size, span
 from layover.client.address import Server
 from layover.client.api import Client
@@ -108,7 +115,7 @@ def keep(
 
 @command.command("rm", epilog="Example: layover builds rm BUILD_ID BUILD_ID")
 @_BUILD_IDS
-@click.option("--yes", "-y", is_flag=True, help="Do not ask on a terminal.")
+@YES
 @server_options
 def remove(build_ids: tuple[str, ...], yes: bool, url: str | None, token: str | None) -> int:
     """Delete builds and what they saved. A running build is canceled first.
@@ -116,9 +123,8 @@ def remove(build_ids: tuple[str, ...], yes: bool, url: str | None, token: str | 
     On a terminal it asks; a script says what it means by naming the builds.
     """
     server = find_server(url, token)
-    if not yes and sys.stdin.isatty():
-        what = build_ids[0] if len(build_ids) == 1 else f"{len(build_ids)} builds"
-        click.confirm(f"Delete {what}, and what is saved of it?", abort=True, err=True)
+    what = build_ids[0] if len(build_ids) == 1 else f"{len(build_ids)} builds"
+    confirm(f"Delete {what}, and what is saved of it?", yes)
     return run(_remove(server, build_ids))
 
 

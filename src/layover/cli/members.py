@@ -1,6 +1,5 @@
 """`layover members`: who is in an organization, and who is asked to be."""
 
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +8,15 @@ from protobuf.wkt import Duration
 
 from layover.cli.build_rows import moment
 from layover.cli.errors import DONE, FAILED, explain, say
-from layover.cli.options import DURATION, OUTPUT, find_server, run, server_options
+from layover.cli.options import (
+    DURATION,
+    OUTPUT,
+    YES,
+    confirm,
+    find_server,
+    run,
+    server_options,
+)
 from layover.cli.organization_options import ORGANIZATION, ROLES, role_name
 from layover.cli.output import Column, Row, age, left, print_rows, rfc3339
 from layover.client.address import Server
@@ -146,7 +153,7 @@ def update(
 
 @command.command("remove", epilog="Example: layover members remove ann")
 @_USER
-@click.option("--yes", "-y", is_flag=True, help="Do not ask on a terminal.")
+@YES
 @ORGANIZATION
 @server_options
 def remove(
@@ -158,8 +165,7 @@ def remove(
     wherever else it is used. On a terminal it asks.
     """
     server = find_server(url, token)
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Remove {user}, and revoke all that {user} made here?", abort=True, err=True)
+    confirm(f"Remove {user}, and revoke all that {user} made here?", yes)
     user_id, revoked = run(_remove(server, organization, user))
     click.echo(user_id)
     _tell_revoked(revoked)

@@ -1,6 +1,7 @@
 """Options that several commands share, and how a command finds its server."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
@@ -62,6 +63,18 @@ OUTPUT = click.option(
     show_default=True,
     help="The form of what is printed.",
 )
+
+
+YES = click.option("--yes", "-y", is_flag=True, help="Do not ask on a terminal.")
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask on a terminal, unless the user said --yes; a script says what it means by its arguments.
+
+    Raises click.Abort for a no.
+    """
+    if not yes and sys.stdin.isatty():
+        click.confirm(question, abort=True, err=True)
 
 
 def server_options(command: Command) -> Command:

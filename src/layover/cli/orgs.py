@@ -1,12 +1,11 @@
 """`layover orgs`: organizations, which projects and members belong to."""
 
-import sys
 from collections.abc import Sequence
 
 import click
 
 from layover.cli.build_rows import moment
-from layover.cli.options import OUTPUT, find_server, run, server_options
+from layover.cli.options import OUTPUT, YES, confirm, find_server, run, server_options
 from layover.cli.organization_options import role_name
 from layover.cli.output import Column, Row, print_rows, rfc3339
 from layover.client.address import Server
@@ -58,7 +57,7 @@ def rename(organization_id: str, name: str, form: str, url: str | None, token: s
 
 @command.command("delete", epilog="Example: layover orgs delete ORG_ID")
 @click.argument("organization_id", metavar="ORG_ID")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask on a terminal.")
+@YES
 @server_options
 def delete(organization_id: str, yes: bool, url: str | None, token: str | None) -> None:
     """Delete an organization that has no projects any more.
@@ -67,10 +66,7 @@ def delete(organization_id: str, yes: bool, url: str | None, token: str | None) 
     naming the organization.
     """
     server = find_server(url, token)
-    if not yes and sys.stdin.isatty():
-        click.confirm(
-            f"Delete organization {organization_id}, with its tokens?", abort=True, err=True
-        )
+    confirm(f"Delete organization {organization_id}, with its tokens?", yes)
     run(_delete(server, organization_id))
     click.echo(organization_id)
 

@@ -1,6 +1,5 @@
 """`layover projects`: projects and their policies."""
 
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,8 @@ from layover.cli.options import (
     DURATION,
     OUTPUT,
     PROJECT,
+    YES,
+    confirm,
     find_project,
     find_server,
     run,
@@ -191,7 +192,7 @@ def update(
 
 @command.command("delete", epilog="Example: layover projects delete PROJECT_ID")
 @click.argument("project_id", metavar="PROJECT_ID")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask on a terminal.")
+@YES
 @server_options
 def delete(project_id: str, yes: bool, url: str | None, token: str | None) -> None:
     """Delete a project with all that is in it, at once and for everybody.
@@ -200,12 +201,7 @@ def delete(project_id: str, yes: bool, url: str | None, token: str | None) -> No
     it asks; a script says what it means by naming the project.
     """
     server = find_server(url, token)
-    if not yes and sys.stdin.isatty():
-        click.confirm(
-            f"Delete project {project_id}, with every build, image and token of it?",
-            abort=True,
-            err=True,
-        )
+    confirm(f"Delete project {project_id}, with every build, image and token of it?", yes)
     run(_delete(server, project_id))
     click.echo(project_id)
 
