@@ -1,15 +1,14 @@
 """Shows the audit log to who may see it, in pages that new events do not shift."""
 
-import base64
-import binascii
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from layover.audit.models import AuditPage, AuditQuery, InvalidAuditQuery, PageKey
 from layover.audit.ports import AuditStore
 from layover.identity.access import Action, check
 from layover.identity.management import OrganizationNotGiven
 from layover.identity.models import Organization, Principal
+from layover.identity.paging import decode_key, encode_key
 from layover.identity.service import IdentityService
 
 DEFAULT_PAGE_SIZE = 100
@@ -57,7 +56,7 @@ class AuditListing:
         found = await self._store.list_page(query, after, size + 1)
         events = tuple(found[:size])
         return AuditPage(
-            events, _encode(events[-1].at, events[-1].id) if len(found) > size else None
+            events, encode_key(events[-1].at, str(events[-1].id)) if len(found) > size else None
         )
 
     async def _scoped(self, principal: Principal, scope: Scope, query: AuditQuery) -> AuditQuery:
@@ -83,18 +82,12 @@ def _only_organization(principal: Principal) -> str:
     return next(iter(principal.roles))
 
 
-def _encode(at: datetime, event_id: int) -> str:
-    """The token of the page behind this event."""
-    microseconds = (at - _EPOCH) // timedelta(microseconds=1)
-    return base64.urlsafe_b64encode(f"{microseconds}:{event_id}".encode()).decode().rstrip("=")
-
-
 def _decode(token: str) -> PageKey:
     try:
-        text = base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True).decode()
-        microseconds, event_id = (int(part) for part in text.split(":"))
+        at, key = decode_key(token)
+        event_id = int(key)
         if not 0 <= event_id < 1 << 63:
             raise ValueError(event_id)
-        return PageKey(_EPOCH + timedelta(microseconds=microseconds), event_id)
-    except (binascii.Error, ValueError, OverflowError):
+        return PageKey(at, event_id)
+    except ValueError:
         raise InvalidAuditQuery("unknown page_token: pass one from the page before") from None

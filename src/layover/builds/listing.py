@@ -1,10 +1,8 @@
 """Builds as they are listed and shown: newest first, in pages that new builds do not shift."""
 
-import base64
-import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from layover.builds.errors import InvalidBuildRequest, InvalidPageToken
 from layover.builds.life import BuildService
@@ -12,11 +10,10 @@ from layover.builds.models import Build, PageKey, SavedImage
 from layover.builds.ports import BuildStore, SavedImages
 from layover.identity.access import Action
 from layover.identity.models import Principal, Project
+from layover.identity.paging import decode_key, encode_key
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1_000
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +74,12 @@ class ListingService:
 
 def encode_page_token(last: Build) -> str:
     """The token of the page behind `last`."""
-    microseconds = (last.created_at - _EPOCH) // timedelta(microseconds=1)
-    return base64.urlsafe_b64encode(f"{microseconds}:{last.id}".encode()).decode().rstrip("=")
+    return encode_key(last.created_at, last.id)
 
 
 def decode_page_token(token: str) -> PageKey:
     """Raise InvalidPageToken unless `token` is one that encode_page_token made."""
     try:
-        text = base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True).decode()
-        microseconds, build_id = text.split(":")
-        return PageKey(_EPOCH + timedelta(microseconds=int(microseconds)), build_id)
-    except (binascii.Error, ValueError, OverflowError):
+        return PageKey(*decode_key(token))
+    except ValueError:
         raise InvalidPageToken from None

@@ -1,7 +1,6 @@
 """Page tokens: where the next page of a listing begins, as text that says nothing secret."""
 
 import base64
-import binascii
 from datetime import UTC, datetime, timedelta
 
 from layover.identity.management import InvalidChange, InvalidPlace, Place
@@ -20,9 +19,24 @@ def page_size(asked: int) -> int:
     return min(asked or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
+def encode_key(at: datetime, key: str) -> str:
+    """The token of the page behind what is of this time and has this key, without a colon."""
+    microseconds = (at - _EPOCH) // timedelta(microseconds=1)
+    return base64.urlsafe_b64encode(f"{microseconds}:{key}".encode()).decode().rstrip("=")
+
+
+def decode_key(token: str) -> tuple[datetime, str]:
+    """What `encode_key` made a token of. Raises ValueError for anything else."""
+    try:
+        text = base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True).decode()
+        microseconds, key = text.split(":")
+        return _EPOCH + timedelta(microseconds=int(microseconds)), key
+    except OverflowError as error:
+        raise ValueError(token) from error
+
+
 def encode_place(place: Place) -> str:
-    microseconds = (place.created_at - _EPOCH) // timedelta(microseconds=1)
-    return base64.urlsafe_b64encode(f"{microseconds}:{place.id}".encode()).decode().rstrip("=")
+    return encode_key(place.created_at, place.id)
 
 
 def decode_place(token: str) -> Place:
@@ -30,8 +44,6 @@ def decode_place(token: str) -> Place:
     if len(token) > _LONGEST_TOKEN:
         raise InvalidPlace
     try:
-        text = base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True).decode()
-        microseconds, token_id = text.split(":")
-        return Place(_EPOCH + timedelta(microseconds=int(microseconds)), token_id)
-    except (binascii.Error, ValueError, OverflowError):
+        return Place(*decode_key(token))
+    except ValueError:
         raise InvalidPlace from None
