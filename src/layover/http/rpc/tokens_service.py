@@ -7,7 +7,7 @@ from connectrpc.request import RequestContext
 from layover.builds.life import BuildService
 from layover.builds.pulls import PullService
 from layover.http.rpc.authentication import caller
-from layover.http.rpc.exchange import ExchangeRpc
+from layover.http.rpc.convert import to_timestamp
 from layover.http.rpc.identity_messages import (
     id_token_message,
     organization_message,
@@ -19,6 +19,7 @@ from layover.identity.management import InvalidChange
 from layover.identity.paging import encode_place
 from layover.identity.service import IdentityService
 from layover.identity.tokens import CreatedToken, TokenService
+from layover.rpc.layover.v1 import tokens_connect
 from layover.rpc.layover.v1 import tokens_pb as pb
 
 Context: TypeAlias = RequestContext[Any, Any]
@@ -32,7 +33,7 @@ _NAMED = {
 }
 
 
-class TokensRpc(ExchangeRpc):
+class TokensRpc(tokens_connect.TokensService):
     """Parses each request, calls the services, shapes the response."""
 
     def __init__(
@@ -42,9 +43,8 @@ class TokensRpc(ExchangeRpc):
         builds: BuildService,
         pulls: PullService,
     ) -> None:
-        super().__init__(identity, builds)
         self._tokens = tokens
-        self._pulls = pulls
+        self._identity, self._builds, self._pulls = identity, builds, pulls
 
     async def get_caller(self, request: pb.GetCallerRequest, ctx: Context) -> pb.GetCallerResponse:
         principal = caller()
@@ -110,6 +110,20 @@ class TokensRpc(ExchangeRpc):
     ) -> pb.RevokeTokenResponse:
         return pb.RevokeTokenResponse(
             revoked_tokens=await self._tokens.revoke(caller(), request.token_id)
+        )
+
+    async def exchange_token(
+        self, request: pb.ExchangeTokenRequest, ctx: Context
+    ) -> pb.ExchangeTokenResponse:
+        # The call's bearer token is the ID token itself.
+        project = await self._builds.project(
+            caller(), Action.SEE_PROJECT, request.project_id or None
+        )
+        traded = await self._identity.trade(caller(), project, pull_only=request.pull_only)
+        return pb.ExchangeTokenResponse(
+            token=traded.secret,
+            expires_at=to_timestamp(traded.expires_at),
+            project_id=project.id,
         )
 
 
