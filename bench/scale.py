@@ -3,8 +3,8 @@
 What is compared is done in turns, so that a machine that slows down slows both, and as ratios.
 A data folder is filled directly, through the schema: builds of one image each, with a manifest, a
 tag and ten blobs. Only the images that expire, and the one that is pulled, have their bytes on the
-disk: nothing else ever asks for them. Distribution gets images of the same form as files, fewer of
-them (--peer-images), because it reads all of them to collect some.
+disk: nothing else ever asks for them. Distribution gets the same images as files, all with their
+bytes, because it reads all of them to collect some; nothing is served meanwhile, as it asks for.
 """
 
 import argparse
@@ -87,6 +87,8 @@ class Expiry:
 
     seconds: float
     pulls_meanwhile: float
+    seconds_alone: float
+    """With nothing asked of the server meanwhile."""
 
 
 def main() -> None:
@@ -95,7 +97,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="layover-bench-"))
     try:
         few = _fill(folder / "few", _FEW)
-        many = _fill(folder / "many", arguments.builds, rounds * _EXPIRE)
+        many = _fill(folder / "many", arguments.builds, 2 * rounds * _EXPIRE)
         print(f"{arguments.builds:,} builds with {arguments.builds * (_LAYERS + 1):,} blobs,")
         print(f"beside {_FEW}; medians of {rounds} rounds (lowest to highest)")
         _compare_starts(few, many, rounds)
@@ -106,7 +108,7 @@ def main() -> None:
         shutil.rmtree(many.path)
         theirs = _distribution(folder / "distribution", arguments.peer_images)
         print(f"distribution's garbage-collect of {_EXPIRE:,} of {arguments.peer_images:,} images")
-        print(f"  {theirs:.2f} s; layover is {theirs / ours:.1f}x as fast")
+        print(f"  {theirs:.2f} s; of layover's {ours:.2f} s it is {theirs / ours:.1f}x")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -114,7 +116,7 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     parser.add_argument("--builds", type=int, default=100_000)
-    parser.add_argument("--peer-images", type=int, default=10_000)
+    parser.add_argument("--peer-images", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 
@@ -145,25 +147,35 @@ def _compare_reads(few: Folder, of_few: Peer, many: Folder, of_many: Peer, round
 
 def _compare_expiry(alone: Path, many: Folder, of_many: Peer, rounds: int) -> float:
     """Let builds expire in a folder that has no others, and among the many; return the median of
-    the seconds that it takes among them."""
+    the seconds that it takes among them when nothing is asked of the server."""
     of_alone: list[Expiry] = []
     of_all: list[Expiry] = []
     for number in range(rounds):
-        folder = _fill(alone, _EXPIRE, _EXPIRE)
+        folder = _fill(alone, 2 * _EXPIRE, 2 * _EXPIRE)
         with folder.served() as peer:
-            of_alone.append(_expire(folder, peer, range(_EXPIRE)))
+            of_alone.append(_expiry(folder, peer, 0))
         shutil.rmtree(alone)
-        expiring = range(number * _EXPIRE, (number + 1) * _EXPIRE)
-        of_all.append(_expire(many, of_many, expiring))
-    seconds = [one.seconds for one in of_all]
-    _tell(f"{_EXPIRE:,} expire, bytes gone", "s", [one.seconds for one in of_alone], seconds)
+        of_all.append(_expiry(many, of_many, 2 * number * _EXPIRE))
+    alone_seconds = [one.seconds_alone for one in of_all]
+    _tell(
+        f"{_EXPIRE:,} expire, bytes gone",
+        "s",
+        [one.seconds_alone for one in of_alone],
+        alone_seconds,
+    )
+    _tell(
+        f"{_EXPIRE:,} expire, while pulled",
+        "s",
+        [one.seconds for one in of_alone],
+        [one.seconds for one in of_all],
+    )
     _tell(
         "pulls meanwhile, of usual",
         "",
         [one.pulls_meanwhile for one in of_alone],
         [one.pulls_meanwhile for one in of_all],
     )
-    return statistics.median(seconds)
+    return statistics.median(alone_seconds)
 
 
 def _tell(what: str, unit: str, few: list[float], many: list[float]) -> None:
@@ -345,14 +357,24 @@ def _median_list_ms(peer: Peer, project: str) -> float:
     return statistics.median(once() for _ in range(21))
 
 
-def _expire(folder: Folder, peer: Peer, expiring: range) -> Expiry:
-    """Let these builds be over, but for the one that is pulled."""
+def _expiry(folder: Folder, peer: Peer, first: int) -> Expiry:
+    """Let builds be over from the `first` on: as many alone as while one is pulled."""
+    seconds_alone = _expire(folder, range(first, first + _EXPIRE))
+    usual = [manifest_gets(peer, folder.pulled.digest, _PULL_SECONDS)]
+    with _pulling(peer, folder.pulled) as meanwhile:
+        seconds = _expire(folder, range(first + _EXPIRE, first + 2 * _EXPIRE))
+    usual.append(manifest_gets(peer, folder.pulled.digest, _PULL_SECONDS))
+    return Expiry(seconds, statistics.mean(meanwhile) / statistics.mean(usual), seconds_alone)
+
+
+def _expire(folder: Folder, expiring: range) -> float:
+    """Let these builds be over, but for the one that is pulled, and wait for their bytes to go;
+    return the seconds."""
     data = folder.path / "data"
     images = [_image(number) for number in expiring]
     images = [image for image in images if image.build_id != folder.pulled.build_id]
     doomed = [data / "blobs" / _key(digest) for image in images for digest in image.blobs]
     database = Database(f"sqlite:///{data / 'layover.db'}")
-    usual = [manifest_gets(peer, folder.pulled.digest, _PULL_SECONDS)]
     over = datetime.now(UTC) - timedelta(seconds=1)
     with database.engine.begin() as connection:
         connection.execute(
@@ -365,12 +387,9 @@ def _expire(folder: Folder, peer: Peer, expiring: range) -> Expiry:
         )
     database.close()
     began = time.perf_counter()
-    with _pulling(peer, folder.pulled) as meanwhile:
-        while any(path.exists() for path in reversed(doomed)):
-            time.sleep(0.02)
-        seconds = time.perf_counter() - began
-    usual.append(manifest_gets(peer, folder.pulled.digest, _PULL_SECONDS))
-    return Expiry(seconds, statistics.mean(meanwhile) / statistics.mean(usual))
+    while any(path.exists() for path in reversed(doomed)):
+        time.sleep(0.02)
+    return time.perf_counter() - began
 
 
 @contextmanager

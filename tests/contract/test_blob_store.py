@@ -64,7 +64,7 @@ async def test_what_was_published_is_read_back(store: BlobStore, content: bytes)
 async def test_every_upload_has_bytes_of_its_own(store: BlobStore) -> None:
     first, second = [await publish(store, LARGE, upload_id) for upload_id in ("first", "second")]
     assert first != second
-    await store.delete(first)
+    await store.delete([first])
     assert await read(store, second) == LARGE
 
 
@@ -81,7 +81,7 @@ async def test_everything_that_takes_space_is_listed(store: BlobStore) -> None:
     (part,) = await append(store, pieces(b"content"), (), "another")
     assert await stored(store) == {key: len(LARGE), part.key: 7}
     assert [before < found.modified_at async for found in store.list_blobs()] == [True, True]
-    await store.delete(part.key)
+    await store.delete([part.key])
     assert await stored(store) == {key: len(LARGE)}
 
 
@@ -97,8 +97,7 @@ async def test_a_key_that_is_none_touches_nothing(store: BlobStore, key: str) ->
     # No row holds one, and where one does all the same it must not lead outside.
     with pytest.raises(StorageUnavailable):
         await store.size(key)
-    with pytest.raises(StorageUnavailable):
-        await store.delete(key)
+    assert await store.delete([key]) == set()
     with pytest.raises(StorageUnavailable):
         await anext(store.read(key, 0, 1))
     with pytest.raises(StorageUnavailable):
@@ -140,8 +139,8 @@ async def test_a_deleted_blob_is_gone_and_a_reader_of_it_is_not_disturbed(store:
     key = await publish(store, LARGE)
     async with aclosing(store.read(key, 0, len(LARGE))) as blocks:
         start = await anext(blocks)
-        await store.delete(key)
-        await store.delete(key)
+        assert await store.delete([key]) == {key}
+        assert await store.delete([key]) == {key}
         assert await store.size(key) is None
         assert start + b"".join([block async for block in blocks]) == LARGE
 
@@ -193,8 +192,7 @@ async def test_what_lies_behind_the_parts_is_not_published(store: BlobStore) -> 
 
 async def test_a_part_that_is_not_there_is_an_error(store: BlobStore) -> None:
     parts = await append(store, pieces(b"content"))
-    for part in parts:
-        await store.delete(part.key)
+    await store.delete([part.key for part in parts])
     with pytest.raises(StorageUnavailable):
         await store.publish(parts, store.place("upload"), [new_hash("sha256")])
 

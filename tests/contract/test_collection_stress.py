@@ -178,8 +178,7 @@ async def collect(stores: Stores, clock: Clock, seed: int) -> None:
                 if random_.random() < 0.2:
                     break
         doomed = await retention.doomed(random_.randint(1, 10))
-        for one in doomed:
-            await stores.blobs.delete(one.key)
+        await stores.blobs.delete([one.key for one in doomed])
         if random_.random() < 0.8:
             await retention.forget_doomed([one.key for one in doomed])
         await tick()

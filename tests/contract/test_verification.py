@@ -181,7 +181,7 @@ async def test_nothing_is_found_and_nothing_mended_at_any_step_of_a_collection(
     doomed = await store.doomed(100)
     assert doomed
     for one in doomed:
-        await stores.blobs.delete(one.key)
+        await stores.blobs.delete([one.key])
         assert await found(stores, now, repair=True) == []
     await store.forget_doomed([one.key for one in doomed])
     assert await found(stores, now, repair=True) == []

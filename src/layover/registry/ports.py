@@ -54,11 +54,12 @@ class BlobStore(Protocol):
         """
         ...
 
-    async def delete(self, key: str, *, unfinished: bool = False) -> None:
-        """Remove the key's bytes; nothing happens when they are not there.
+    async def delete(self, keys: Collection[str]) -> frozenset[str]:
+        """Remove the keys' bytes, and return the keys of which nothing is left.
 
-        `unfinished` says that whoever wrote them may not have come to the end: then what of
-        them never became whole goes as well, and cannot become whole any more.
+        Whoever wrote them may not have come to the end: what of them never became whole goes as
+        well, and cannot become whole any more. Those that cannot be removed now are left out,
+        and the log says why: nothing is raised.
         """
         ...
 

@@ -356,11 +356,8 @@ class UploadService:
 
     async def _delete(self, keys: Collection[str]) -> None:
         """Give space back at once, which the collector does in the end."""
-        try:
-            for key in keys:
-                await self._blobs.delete(key, unfinished=True)
-        except StorageError:
-            _log.warning("upload_not_removed", keys=sorted(keys))
+        if keys:
+            await self._blobs.delete(keys)
 
     @asynccontextmanager
     async def _locked(self, repository: RepositoryName, upload_id: str) -> AsyncIterator[None]:

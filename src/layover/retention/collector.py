@@ -12,9 +12,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from layover.errors import StorageError
 from layover.registry.ports import BlobStore
-from layover.retention.models import Doomed, Removal
+from layover.retention.models import Removal
 from layover.retention.ports import RetentionStore
 from layover.retention.receipts import ReceiptService
 
@@ -24,7 +23,6 @@ LEASE = timedelta(seconds=30)
 
 # Rows a transaction: a push waits for one of these at most.
 _BATCH = 200
-_DELETIONS_AT_ONCE = 8
 
 # A step is followed by a rest of so many times its length, so that pulls hardly notice; of fewer
 # when the next collection is due soon. One that waited long for the disk was in nobody's way.
@@ -116,7 +114,7 @@ class Collector:
         while await self._lease():
             began = self._elapsed()
             doomed = await self._store.doomed(_BATCH)
-            removed = await self._removed(doomed)
+            removed = await self._blobs.delete([one.key for one in doomed])
             if removed:
                 await self._store.forget_doomed(removed)
                 _log.info("bytes_removed", objects=len(removed))
@@ -124,22 +122,6 @@ class Collector:
                 # None left, or some that cannot be removed now: the next time they can.
                 return
             await self._rest_from(began)
-
-    async def _removed(self, doomed: list[Doomed]) -> list[str]:
-        """The keys of those whose bytes are gone."""
-        room = asyncio.Semaphore(_DELETIONS_AT_ONCE)
-
-        async def remove(one: Doomed) -> bool:
-            async with room:
-                try:
-                    await self._blobs.delete(one.key, unfinished=True)
-                except StorageError as error:
-                    _log.warning("bytes_not_removed", key=one.key, reason=str(error))
-                    return False
-                return True
-
-        done = await asyncio.gather(*(remove(one) for one in doomed))
-        return [one.key for one, is_removed in zip(doomed, done, strict=True) if is_removed]
 
     async def _lease(self) -> bool:
         """Whether this server is the one that collects; renews what is half over."""

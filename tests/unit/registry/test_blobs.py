@@ -37,7 +37,7 @@ async def test_a_blob_whose_bytes_are_lost_is_unknown_before_an_answer_begins(
     await stores.blobs.publish(await stores.blobs.append((), key, pieces(b"conten"), []), key, [])
     with pytest.raises(BlobUnknown):
         await blobs.find(REPOSITORY, digest, may_push=False)
-    await stores.blobs.delete(key)
+    await stores.blobs.delete([key])
     with pytest.raises(BlobUnknown):
         await blobs.find(REPOSITORY, digest, may_push=True)
 

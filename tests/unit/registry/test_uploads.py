@@ -111,10 +111,10 @@ async def stored_uploads(stores: Stores) -> set[str]:
 
 async def collect(stores: Stores) -> None:
     """What the collector does in the end."""
-    for key in await stores.database.write(
+    doomed = await stores.database.write(
         lambda connection: connection.execute(select(doomed_objects.c.key)).scalars().all()
-    ):
-        await stores.blobs.delete(key)
+    )
+    await stores.blobs.delete(doomed)
 
 
 class NoReadBack:
@@ -542,7 +542,7 @@ async def test_a_blob_whose_bytes_are_lost_is_whole_again_once_it_is_brought_aga
     await uploads.push(REPOSITORY, digest, pieces(LARGE))
     blob = await stores.uploads.find_bytes(digest)
     assert blob is not None
-    await stores.blobs.delete(blob.key)
+    await stores.blobs.delete([blob.key])
     await uploads.push(SIBLING, digest, pieces(LARGE))
     assert await content_of(stores, clock, digest) == LARGE
     await collect(stores)

@@ -13,9 +13,9 @@ has no call for that: on S3 alone. Elsewhere a rule of the bucket has to do it (
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -33,7 +33,7 @@ from obstore.store import from_url
 
 from layover.adapters.blobs.blocks import blocks
 from layover.adapters.blobs.keys import FOLDERS, check_key, key_of
-from layover.errors import StorageFull, StorageUnavailable
+from layover.errors import StorageError, StorageFull, StorageUnavailable
 from layover.oci.digest import Hash
 from layover.registry.models import Part, StoredObject
 
@@ -55,6 +55,7 @@ _SMALL_PART_BYTES = 8 << 20
 _ABORTS = 5
 
 _THREADS = 16
+_DELETIONS_AT_ONCE = 8
 _LIST_PAGE = 1_000
 
 # Between two pieces of an answer, and from a request's first byte to the answer's.
@@ -200,16 +201,29 @@ class ObjectBlobStore:
                     _log.error("blob_truncated", key=key, at_byte=start)
                     raise StorageUnavailable
 
-    async def delete(self, key: str, *, unfinished: bool = False) -> None:
-        check_key(key)
-        if unfinished and self._bucket.is_s3:
-            # First: what is aborted cannot be completed after the object was deleted.
-            await self._run(lambda: self._abort(key))
-        with _translated("delete", key):
-            try:
+    async def delete(self, keys: Collection[str]) -> frozenset[str]:
+        room = asyncio.Semaphore(_DELETIONS_AT_ONCE)
+
+        async def delete(key: str) -> bool:
+            async with room:
+                return await self._delete(key)
+
+        gone = await asyncio.gather(*(delete(key) for key in keys))
+        return frozenset(key for key, is_gone in zip(keys, gone, strict=True) if is_gone)
+
+    async def _delete(self, key: str) -> bool:
+        """Whether there is nothing left of the key."""
+        try:
+            check_key(key)
+            if self._bucket.is_s3:
+                # First: what is aborted cannot be completed after the object was deleted.
+                await self._run(lambda: self._abort(key))
+            with _translated("delete", key), suppress(FileNotFoundError):
                 await obstore.delete_async(self._store, key)
-            except FileNotFoundError:
-                return
+        except StorageError as error:
+            _log.warning("bytes_not_removed", key=key, reason=str(error))
+            return False
+        return True
 
     async def list_blobs(self) -> AsyncGenerator[StoredObject]:
         with _translated("list", self._bucket.url):

@@ -86,7 +86,7 @@ async def test_a_blob_of_the_first_release_is_read_and_deleted(
     assert await store.size(key) == 7
     assert [block async for block in store.read(key, 0, 7)] == [b"content"]
     assert [found.key async for found in store.list_blobs()] == [key]
-    await store.delete(key)
+    await store.delete([key])
     assert not path.exists()
 
 
@@ -170,7 +170,7 @@ async def test_a_full_file_system_fails_one_upload_and_gives_its_space_back(
     with pytest.raises(StorageFull):
         await append(store, "large", 0, pieces(*[LARGE] * 8), [new_hash("sha256")])
     assert os.statvfs(small_disk).f_bavail < free
-    await store.delete(store.place("large"))
+    await store.delete([store.place("large")])
     assert b"".join([block async for block in store.read(fits, 0, len(LARGE))]) == LARGE
     store.close()
     assert os.statvfs(small_disk).f_bavail == free

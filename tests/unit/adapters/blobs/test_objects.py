@@ -103,7 +103,7 @@ async def test_a_bucket_that_fails_now_and_then_is_not_noticed(
     assert fault in faulty.faults
     faulty.fail(lambda *_: None)
     assert s3.keys(bucket) == {key: size_bytes}
-    await store.delete(key, unfinished=True)
+    await store.delete([key])
     assert s3.keys(bucket) == {}
     assert s3.unfinished(bucket) == []
 
@@ -126,8 +126,7 @@ async def test_a_bucket_that_is_away_is_told_as_that_and_comes_back_by_itself(
         await store.size(before)
     with pytest.raises(StorageUnavailable):
         await read(store, before, len(LARGE))
-    with pytest.raises(StorageUnavailable):
-        await store.delete(before)
+    assert await store.delete([before]) == set()
     with pytest.raises(StorageUnavailable):
         await store.ping()
     faulty.fail(lambda *_: None)
@@ -154,7 +153,7 @@ async def test_an_upload_that_fails_half_way_is_no_object_and_leaves_nothing_onc
         await store.append((), key, cut(LARGE), [])
     faulty.fail(lambda *_: None)
     assert s3.keys(bucket) == {}
-    await store.delete(key, unfinished=True)
+    await store.delete([key])
     assert s3.unfinished(bucket) == []
     store.close()
 
@@ -171,11 +170,9 @@ async def test_what_a_killed_process_began_to_write_goes_with_its_key(
             Bucket="layover", Key=name, UploadId=begun["UploadId"], PartNumber=1, Body=LARGE[:MIB]
         )
     assert sorted(s3.unfinished(bucket)) == sorted(keys)
-    await sound.delete(keys[0])
-    assert sorted(s3.unfinished(bucket)) == sorted(keys)
-    await sound.delete(keys[0], unfinished=True)
+    await sound.delete(keys[:1])
     assert s3.unfinished(bucket) == [keys[1]]
-    await sound.delete(keys[1], unfinished=True)
+    await sound.delete(keys[1:])
     assert s3.unfinished(bucket) == []
 
 
@@ -211,8 +208,7 @@ async def test_an_upload_whose_task_is_canceled_or_whose_client_fails_leaves_not
         await task
     assert s3.keys(bucket) == {}
     # It is aborted where it ends; a part that was on its way then may have brought it back.
-    for key in keys:
-        await sound.delete(key, unfinished=True)
+    await sound.delete(keys)
     assert s3.unfinished(bucket) == []
     gc.collect()
     assert asyncio.all_tasks() == tasks
@@ -227,8 +223,7 @@ async def test_small_chunks_become_few_parts(
         parts = await sound.append(
             parts, sound.place("upload"), pieces(LARGE[start : start + MIB]), []
         )
-        for gone in {part.key for part in before} - {part.key for part in parts}:
-            await sound.delete(gone)
+        await sound.delete({part.key for part in before} - {part.key for part in parts})
     assert [part.size_bytes for part in parts] == [8 * MIB, 8 * MIB, MIB]
     hash_ = new_hash("sha512")
     key = await sound.publish(parts, sound.place("upload"), [hash_])
@@ -292,9 +287,9 @@ async def test_no_secret_is_shown_or_logged(s3: S3Server) -> None:
     bucket = replace(s3.bucket(), url="s3://nobody-made-it")
     store = ObjectBlobStore(bucket, retry_timeout=timedelta(seconds=1))
     with structlog.testing.capture_logs() as logs:
-        for work in (store.ping(), store.delete("data/ab/abc", unfinished=True)):
-            with pytest.raises(StorageUnavailable):
-                await work
+        with pytest.raises(StorageUnavailable):
+            await store.ping()
+        assert await store.delete(["data/ab/abc"]) == set()
     assert logs
     for text in (repr(bucket), repr(store), str(logs)):
         assert SECRET_KEY not in text
