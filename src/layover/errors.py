@@ -4,6 +4,7 @@
     ├── RegistryError               registry/: mapped to OCI codes in http/oci/errors.py
     ├── IdentityError               identity/: mapped by every interface
     ├── InvalidAuditQuery           audit/: mapped to a Connect code in http/rpc/errors.py
+    ├── PushError                   promotion/: mapped to Connect codes in http/rpc/errors.py
     ├── BuildError                  builds/: mapped to Connect codes in http/rpc/errors.py
     ├── StorageError                what an adapter cannot do: StorageFull, StorageUnavailable
     ├── SettingsError               settings.py: told at start, exit code 2

@@ -31,6 +31,7 @@ class Action(StrEnum):
     SEE_BUILDS = "see builds"
     DELETE_BUILD = "delete builds"
     KEEP_BUILD = "keep builds"
+    PUSH_ON = "push builds on to other registries"
     CREATE_PULL_TOKEN = "create pull tokens"  # noqa: S105  # an action's name
     UPDATE_PROJECT = "change this project"
     DELETE_PROJECT = "delete this project"
@@ -58,6 +59,7 @@ _WORKS = _PULLS | {
     Action.SEE_BUILDS,
     Action.DELETE_BUILD,
     Action.KEEP_BUILD,
+    Action.PUSH_ON,
     Action.CREATE_PULL_TOKEN,
 }
 _OF_ADMINS = frozenset({Action.CREATE_ORGANIZATION, Action.SEE_AUDIT})
