@@ -84,9 +84,10 @@ class Push:
     id: str
     project_id: str
     build_id: str
-    tag: str
-    """The tag in the project's own repository that names what is pushed: of a build, or of a
-    target of a bake."""
+    target: str
+    """The bake target that is pushed; empty for a plain build."""
+    source: Digest
+    """The manifest that is pushed, in the project's own repository."""
     destinations: tuple[Destination, ...]
     created_at: datetime
     created_by: str

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from layover.oci.digest import Digest
-from layover.oci.names import Reference, RepositoryName, Tag
+from layover.oci.names import Reference, RepositoryName
 from layover.oci.references import Place
 from layover.promotion.models import (
     Authorization,
@@ -105,12 +105,6 @@ class PushSource(Protocol):
     What `keep` was told of is there for as long as it said, whatever becomes of the build.
     """
 
-    async def find(
-        self, repository: RepositoryName, reference: Reference, now: datetime
-    ) -> StoredManifest | None:
-        """The manifest, where it is live."""
-        ...
-
     async def manifest(self, repository: RepositoryName, digest: Digest) -> StoredManifest | None:
         """The manifest, for as long as it is there at all."""
         ...
@@ -183,10 +177,15 @@ class Registry(Protocol):
         """The digest of the manifest that the repository has there, None without one."""
         ...
 
+    async def read_manifest(self, place: Place, reference: Reference) -> bytes | None:
+        """The bytes of the manifest that the repository has there, None without one."""
+        ...
+
     async def put_manifest(
-        self, place: Place, reference: Tag | Digest, media_type: str, body: bytes
-    ) -> None:
-        """Put a manifest that names only what is there already."""
+        self, place: Place, reference: Reference, media_type: str, body: bytes
+    ) -> bool:
+        """Put a manifest that names only what is there already; returns whether the registry lists
+        it among the referrers of its subject (its answer has `OCI-Subject`)."""
         ...
 
 
