@@ -99,6 +99,15 @@ class PushStore(Protocol):
         ...
 
 
+class Authorizations(Protocol):
+    """What pushes show the registries that they go to, for whichever server works on them."""
+
+    async def put(self, push_id: str, authorizations: Mapping[Place, Authorization]) -> bool:
+        """Keep these for the push, in place of what was kept for the same places; what may not be
+        written down, in memory alone. False when it has ended."""
+        ...
+
+
 class PushSource(Protocol):
     """What the registry holds of a build, also while its time runs out.
 
