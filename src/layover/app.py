@@ -26,7 +26,6 @@ from layover.adapters.buildkit.daemon_config import RegistryAccess
 from layover.adapters.buildkit.embedded import EmbeddedBuilder
 from layover.adapters.buildkit.remote import RemoteBuilder
 from layover.adapters.issuer_keys import HttpIssuerKeys
-from layover.adapters.outbound.opening import open_outbound
 from layover.adapters.sql.audit import SqlAuditStore
 from layover.adapters.sql.audit_places import SqlAuditPlaces
 from layover.adapters.sql.builds import SqlBuildStore
@@ -69,6 +68,7 @@ from layover.identity.service import IdentityService
 from layover.identity.throttle import Limits, LoginThrottle
 from layover.identity.tokens import TokenService
 from layover.identity.trust_service import TrustService
+from layover.outbound.opening import open_outbound
 from layover.registry.blobs import BlobService
 from layover.registry.manifests import ManifestService
 from layover.registry.uploads import UploadService

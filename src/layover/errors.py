@@ -9,7 +9,7 @@
     ├── StorageError                what an adapter cannot do: StorageFull, StorageUnavailable
     ├── SettingsError               settings.py: told at start, exit code 2
     ├── DialForbidden,
-    │   DocumentUnavailable         adapters/outbound/: told as the port of whoever asks has it
+    │   DocumentUnavailable         outbound/: told as the port of whoever asks has it
     ├── DatabaseUnusable            adapters/sql/migrate.py: told at start
     ├── MaintenanceError            maintenance/: told by `layover admin`
     └── CliError, ClientError       cli/ and client/: told to a user, exit codes in cli/errors.py

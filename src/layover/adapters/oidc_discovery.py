@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import httpx
 
-from layover.adapters.outbound.documents import DocumentUnavailable, fetch_json
-from layover.adapters.outbound.rules import DialForbidden
 from layover.identity.issuer_keys import IssuerUnavailable, VerificationKey, parse_keys
+from layover.outbound.documents import DocumentUnavailable, fetch_json
+from layover.outbound.rules import DialForbidden
 
 # The largest known have 5 KiB, and 30 KiB where certificates come with the keys.
 _MAX_CONFIGURATION_BYTES, _MAX_KEYS_BYTES = 64 * 1024, 256 * 1024

@@ -9,10 +9,10 @@ import httpx
 from pydantic import SecretStr
 
 from layover.adapters.oidc_discovery import IssuerConfiguration, discover
-from layover.adapters.outbound.documents import DocumentUnavailable, parse_json, read_bounded
-from layover.adapters.outbound.rules import DialForbidden
 from layover.identity.issuer_keys import IssuerUnavailable
 from layover.identity.sign_in_models import ProviderRefused
+from layover.outbound.documents import DocumentUnavailable, parse_json, read_bounded
+from layover.outbound.rules import DialForbidden
 
 # As long as keys are.
 FRESH_FOR = 600.0

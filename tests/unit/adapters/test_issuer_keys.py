@@ -16,9 +16,9 @@ from layover.adapters.issuer_keys import (
     HttpIssuerKeys,
 )
 from layover.adapters.oidc_discovery import discover
-from layover.adapters.outbound.client import outbound_client
-from layover.adapters.outbound.rules import LOOPBACK, OutboundRules
 from layover.identity.issuer_keys import IssuerUnavailable
+from layover.outbound.client import outbound_client
+from layover.outbound.rules import LOOPBACK, OutboundRules
 from tests.oidc_provider import Issuer, OidcProvider
 
 pytestmark = pytest.mark.anyio

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from layover.adapters.issuer_keys import HttpIssuerKeys
-from layover.adapters.outbound.client import outbound_client
-from layover.adapters.outbound.rules import LOOPBACK, OutboundRules
 from layover.adapters.sql.trust import SqlTrustStore
 from layover.identity.access import Action, may
 from layover.identity.models import (
@@ -27,6 +25,8 @@ from layover.identity.models import (
 from layover.identity.service import TRADED_LIFETIME, IdentityService
 from layover.identity.trust import InvalidTrustPolicy, TrustPolicy, TrustPolicyUnknown
 from layover.identity.trust_service import MAX_POLICIES, TrustService
+from layover.outbound.client import outbound_client
+from layover.outbound.rules import LOOPBACK, OutboundRules
 from tests.oidc_provider import Issuer, OidcProvider
 from tests.stores import Stores, opened
 from tests.unit.identity.clock import Clock

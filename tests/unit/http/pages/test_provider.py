@@ -8,11 +8,11 @@ from pydantic import SecretStr
 
 from layover.adapters.issuer_keys import HttpIssuerKeys
 from layover.adapters.oidc_provider import HttpProviderEndpoints
-from layover.adapters.outbound.client import outbound_client
-from layover.adapters.outbound.rules import LOOPBACK, OutboundRules
 from layover.http.pages import Provider
 from layover.identity.oidc import IdTokens
 from layover.identity.provider import ProviderSignIn
+from layover.outbound.client import outbound_client
+from layover.outbound.rules import LOOPBACK, OutboundRules
 from tests.oidc_provider import Issuer, OidcProvider
 from tests.unit.http.pages.site import PASSWORD, URL, Browser, Site, site
 from tests.unit.identity.clock import Clock

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from layover.adapters.outbound.opening import open_outbound, outbound_rules
+from layover.outbound.opening import open_outbound, outbound_rules
 from layover.settings import Settings, SettingsError
 
 pytestmark = pytest.mark.anyio

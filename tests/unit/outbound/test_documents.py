@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layover.adapters.outbound.client import outbound_client
-from layover.adapters.outbound.documents import DocumentUnavailable, fetch_json, parse_json
-from layover.adapters.outbound.rules import LOOPBACK, AddressForbidden, DialForbidden, OutboundRules
-from tests.unit.adapters.outbound.server import Answer, LocalServer, listening, plain
+from layover.outbound.client import outbound_client
+from layover.outbound.documents import DocumentUnavailable, fetch_json, parse_json
+from layover.outbound.rules import LOOPBACK, AddressForbidden, DialForbidden, OutboundRules
+from tests.unit.outbound.server import Answer, LocalServer, listening, plain
 
 pytestmark = pytest.mark.anyio
 

@@ -12,15 +12,15 @@ import httpx
 import pytest
 import uvloop
 
-from layover.adapters.outbound.client import outbound_client, system_resolve
-from layover.adapters.outbound.rules import (
+from layover.outbound.client import outbound_client, system_resolve
+from layover.outbound.rules import (
     LOOPBACK,
     AddressForbidden,
     OutboundRules,
     PlainHttpForbidden,
 )
 from tests.certificates import make_certificates
-from tests.unit.adapters.outbound.server import FakeResolver, listening, plain
+from tests.unit.outbound.server import FakeResolver, listening, plain
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ import httpcore
 import httpx
 import structlog
 
-from layover.adapters.outbound.rules import AddressForbidden, OutboundRules, host_port
+from layover.outbound.rules import AddressForbidden, OutboundRules, host_port
 
 # The addresses that a name stands for, in the order in which to try them. Raises OSError, and
 # ValueError for what cannot be a name.

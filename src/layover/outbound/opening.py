@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 import httpx
 import structlog
 
-from layover.adapters.outbound.client import outbound_client
-from layover.adapters.outbound.rules import LOOPBACK, OutboundRules, host_port
+from layover.outbound.client import outbound_client
+from layover.outbound.rules import LOOPBACK, OutboundRules, host_port
 from layover.settings import Settings, SettingsError
 
 _log = structlog.get_logger(__name__)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layover.adapters.outbound.rules import (
+from layover.outbound.rules import (
     LOOPBACK,
     OutboundRules,
     PlainHttpForbidden,
