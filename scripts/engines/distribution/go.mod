@@ -1,4 +1,4 @@
-// Locks the registry that `make bench` compares with, versions and checksums both.
+// Locks the registry that the tests push to and `make bench` compares with, versions and checksums both.
 
 module layover.invalid/engines/distribution
 
