@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from layover.cli.errors import CliError, WrongUsage
 from layover.client.api import Client
 from layover.client.references import Image, is_id
+from layover.oci.platforms import is_for
 from layover.rpc.depot.cli.v1 import build_pb as wire
 
 USERNAME = "x-token"
@@ -117,18 +118,7 @@ def check_platform(item: Pullable, platform: str | None) -> None:
     """Raise WrongUsage when the image is known not to be for a platform."""
     if platform is None or not item.platforms:
         return
-    wanted = _parts(platform)
-    if not any(_parts(known)[: len(wanted)] == wanted for known in item.platforms):
+    if not any(is_for(known, platform) for known in item.platforms):
         raise WrongUsage(
             f"{item.image} is not built for {platform}; it is for {', '.join(item.platforms)}"
         )
-
-
-def _parts(platform: str) -> list[str]:
-    """A platform's parts in containerd's normal form: linux/arm64/v8 is linux/arm64."""
-    text = platform if "/" in platform else f"linux/{platform}"
-    names = {"x86_64": "amd64", "aarch64": "arm64", "x86-64": "amd64", "armhf": "arm"}
-    parts = [names.get(part, part) for part in text.lower().split("/")]
-    if parts[1:] in (["arm64", "v8"], ["amd64", "v1"]):
-        return parts[:2]
-    return parts

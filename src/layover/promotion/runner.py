@@ -1,0 +1,257 @@
+"""Which pushes this server works on, and how each of them ends.
+
+A push is some server's for as long as that server says so every second. One that died says
+nothing, and another goes on with its pushes a moment later.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from layover.errors import LayoverError, StorageError
+from layover.oci.digest import Digest
+from layover.oci.references import Place
+from layover.promotion.models import Push, PushStatus, Transfer
+from layover.promotion.ports import PushStore, Registries
+from layover.promotion.sealing import AuthorizationVault
+from layover.promotion.transfer import TransferService
+
+# Of this server, and of one project on all of them.
+_PUSHES_AT_ONCE = 8
+_OF_A_PROJECT = 4
+
+# How soon a push that another server took is noticed, and one whose server died.
+_LOOK_SECONDS = 1.0
+_LEASE = timedelta(seconds=10)
+
+# How often it is said that this server still works on a push, and how far it is.
+_REPORT_SECONDS = 0.5
+
+# How long a push waits for whoever asked for it to authorize it anew.
+_AUTHORIZATION_SECONDS = 60.0
+
+_FAULT = "the server failed: push again, and see the server's log"
+
+_log = structlog.get_logger(__name__)
+
+
+class PushRunner:
+    """Works on pushes until it is canceled."""
+
+    def __init__(
+        self,
+        store: PushStore,
+        transfers: TransferService,
+        registries: Registries,
+        vault: AuthorizationVault,
+        now: Callable[[], datetime],
+        holder: str,
+    ) -> None:
+        """`holder` names this server among those that share the database, and this start of it."""
+        self._store, self._transfers, self._registries = store, transfers, registries
+        self._vault, self._now, self._holder = vault, now, holder
+        self._working: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                self._vault.given.clear()
+                try:
+                    while len(self._working) < _PUSHES_AT_ONCE and await self._take():
+                        pass
+                except StorageError as error:
+                    _log.warning("pushes_not_taken", reason=str(error))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        # A new push has what authorizes it here, so that this server is the one
+                        # to take it.
+                        await self._vault.given.wait()
+        finally:
+            for task in self._working:
+                task.cancel()
+            await asyncio.gather(*self._working, return_exceptions=True)
+
+    async def _take(self) -> bool:
+        now = self._now()
+        claim = await self._store.claim(self._holder, now, now + _LEASE, _OF_A_PROJECT)
+        if claim is None:
+            return False
+        _log.info("push_taken", push_id=claim.push.id, resumed=claim.is_resumed)
+        task = asyncio.create_task(self._work(claim.push))
+        self._working.add(task)
+        task.add_done_callback(self._done)
+        return True
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._working.discard(task)
+        self._vault.given.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("push_work_failed", exc_info=error)
+
+    async def _work(self, push: Push) -> None:
+        job = _Job(push, self._store, self._vault, self._now, self._holder)
+        registry = self._registries.open(lambda place: self._vault.of(push.id, place))
+        try:
+            await self._vault.refresh(push.id)
+            ended = await job.follow(self._transfers.run(push, registry, job))
+        except asyncio.CancelledError:
+            # The server stops: another may go on at once.
+            with contextlib.suppress(StorageError):
+                await job.leave()
+            raise
+        finally:
+            self._vault.forget(push.id)
+        if ended is not None:
+            status, error = ended
+            await job.end(status, error)
+
+
+class _Job:
+    """A push that this server works on: it tells the database, and hears what it is told there."""
+
+    def __init__(
+        self,
+        push: Push,
+        store: PushStore,
+        vault: AuthorizationVault,
+        now: Callable[[], datetime],
+        holder: str,
+    ) -> None:
+        self._push, self._store, self._vault = push, store, vault
+        self._now, self._holder = now, holder
+        self._transfers: dict[tuple[Place, Digest], Transfer] = {}
+        self._digest: Digest | None = None
+        self._changed = False
+        self._waits_for: dict[Place, int] = {}
+        # What it waits for is looked for with each report.
+        self._looked = asyncio.Event()
+        self._lease_ends = now() + _LEASE
+
+    # --- what the transfer tells -----------------------------------------------------------------
+
+    async def begins(self, digest: Digest, transfers: Sequence[Transfer]) -> None:
+        self._digest = digest
+        self._transfers = {(one.place, one.digest): one for one in transfers}
+        self._changed = True
+        await self._report()
+
+    def moved(self, transfer: Transfer) -> None:
+        self._transfers[transfer.place, transfer.digest] = transfer
+        self._changed = True
+
+    def authorization_key(self, place: Place) -> object:
+        return self._vault.of(self._push.id, place)
+
+    async def authorized_anew(self, place: Place, shown: object) -> bool:
+        self._waits_for[place] = self._waits_for.get(place, 0) + 1
+        try:
+            async with asyncio.timeout(_AUTHORIZATION_SECONDS):
+                while self.authorization_key(place) == shown:
+                    self._looked.clear()
+                    await self._looked.wait()
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            self._waits_for[place] -= 1
+            if not self._waits_for[place]:
+                del self._waits_for[place]
+
+    # --- its life ----------------------------------------------------------------------------
+
+    async def follow(
+        self, work: Coroutine[None, None, None]
+    ) -> tuple[PushStatus, str | None] | None:
+        """Let the work be done while this server may; return how it ended, None when the push is
+        another server's by now."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                stops = await self._report_kindly()
+                if stops is not None and not task.done():
+                    return None if stops is _LOST else (PushStatus.CANCELED, None)
+                await asyncio.wait({task}, timeout=_REPORT_SECONDS)
+            return _end_of(task, self._push.id)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+
+    async def end(self, status: PushStatus, error: str | None) -> None:
+        """Keep how it ended. Until the database takes it the push stays this server's, or is done
+        again by another, which finds that everything is there."""
+        while True:
+            try:
+                await self._report()
+                if not await self._store.end(
+                    self._push.id, self._holder, status, error, self._now()
+                ):
+                    _log.warning("push_lost", push_id=self._push.id)
+                    return
+                _log.info("push_ended", push_id=self._push.id, status=status.value)
+                return
+            except StorageError as failure:
+                if self._now() > self._lease_ends:
+                    raise
+                _log.warning("push_end_not_kept", push_id=self._push.id, reason=str(failure))
+                await asyncio.sleep(_REPORT_SECONDS)
+
+    async def leave(self) -> None:
+        """Let another server go on at once."""
+        now = self._now()
+        await self._store.report(self._push.id, self._holder, now, now)
+
+    async def _report_kindly(self) -> object | None:
+        """Report. Returns _LOST when the push is another server's, _STOP when it is to stop."""
+        try:
+            push = await self._report()
+            if self._waits_for:
+                await self._vault.refresh(self._push.id)
+                self._looked.set()
+        except StorageError as error:
+            # It is this server's until its lease is over.
+            if self._now() < self._lease_ends:
+                return None
+            _log.warning("push_lost", push_id=self._push.id, reason=str(error))
+            return _LOST
+        if push is None:
+            _log.warning("push_lost", push_id=self._push.id)
+            return _LOST
+        return _STOP if push.is_canceled else None
+
+    async def _report(self) -> Push | None:
+        changed, self._changed = self._changed, False
+        now = self._now()
+        try:
+            push = await self._store.report(
+                self._push.id,
+                self._holder,
+                now,
+                now + _LEASE,
+                transfers=list(self._transfers.values()) if changed else None,
+                digest=self._digest if changed else None,
+                waits_for=list(self._waits_for),
+            )
+        except StorageError:
+            self._changed = self._changed or changed
+            raise
+        if push is not None:
+            self._lease_ends = now + _LEASE
+        return push
+
+
+_LOST, _STOP = object(), object()
+
+
+def _end_of(task: "asyncio.Future[None]", push_id: str) -> tuple[PushStatus, str | None]:
+    error = task.exception()
+    if error is None:
+        return PushStatus.DONE, None
+    if isinstance(error, LayoverError):
+        _log.info("push_failed", push_id=push_id, reason=str(error))
+        return PushStatus.FAILED, str(error)
+    _log.error("push_broke", push_id=push_id, exc_info=error)
+    return PushStatus.FAILED, _FAULT

@@ -1,0 +1,239 @@
+"""One push: every blob, then every manifest, then the tags, to every repository it goes to.
+
+What a repository has is asked for and never assumed, so that a push which is done again, by this
+server or another, sends only what had not arrived whole. Nothing names an image before all of it
+is there: manifests come after their blobs, indexes after their manifests, the tags last.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import groupby
+from typing import Protocol, TypeVar
+
+from layover.errors import StorageError
+from layover.oci.digest import Digest
+from layover.oci.manifests import Descriptor
+from layover.oci.names import Reference, RepositoryName
+from layover.oci.references import Destination, Place
+from layover.promotion.fallback import list_referrer
+from layover.promotion.models import (
+    Push,
+    RegistryRefused,
+    RegistryUnauthorized,
+    SourceGone,
+    Transfer,
+    TransferState,
+)
+from layover.promotion.plan import Plan, PlannedManifest, make_plan
+from layover.promotion.ports import PushSource, Registries, Registry
+
+Result = TypeVar("Result")
+
+# Of one push. More do not make it faster: a blob alone fills a disk or a line.
+_BLOBS_AT_ONCE = 4
+_QUESTIONS_AT_ONCE = 16
+
+# An authorization that is refused at once, so often in a row, is not one for this repository.
+_MOST_REFUSALS = 3
+
+
+class Standing(Protocol):
+    """How a push stands: what its transfer tells, and is told."""
+
+    async def begins(self, digest: Digest, transfers: Sequence[Transfer]) -> None:
+        """The transfer knows what is to be done, and what the tags will name."""
+        ...
+
+    def moved(self, transfer: Transfer) -> None:
+        """One of the transfers went on."""
+        ...
+
+    def authorization_key(self, place: Place) -> object:
+        """What the place is shown right now, to compare."""
+        ...
+
+    async def authorized_anew(self, place: Place, shown: object) -> bool:
+        """Wait until the place has another authorization than `shown`; False when none came."""
+        ...
+
+
+class TransferService:
+    """Does pushes."""
+
+    def __init__(
+        self,
+        source: PushSource,
+        registries: Registries,
+        now: Callable[[], datetime],
+        lease: timedelta,
+    ) -> None:
+        """`lease` is for how long at a time the source's content is kept."""
+        self._source, self._registries = source, registries
+        self._now, self._lease = now, lease
+
+    async def run(self, push: Push, registry: Registry, standing: Standing) -> None:
+        """Do the push to its end.
+
+        Raises TransferError, InvalidPush, StorageError; canceled, it stops wherever it is.
+        """
+        repository = RepositoryName(push.project_id)
+        plan = await make_plan(
+            self._source,
+            repository,
+            push.source,
+            push.platforms,
+            referrers_at=self._now() if push.with_referrers else None,
+        )
+        await self._keep(repository, plan)
+        transfers = [
+            Transfer(place, blob.digest, blob.size_bytes)
+            for place in push.places
+            for blob in plan.blobs
+        ]
+        await standing.begins(plan.root.digest, transfers)
+        keeping = asyncio.create_task(self._keep_on(repository, plan))
+        work = _Work(self._source, repository, registry, standing, plan)
+        try:
+            # What goes to one registry goes to one repository after the other: the next one takes
+            # from the first what that has by then.
+            by_registry = groupby(sorted(push.places), key=lambda place: place.registry)
+            async with asyncio.TaskGroup() as group:
+                for _, places in by_registry:
+                    group.create_task(work.send_all(list(places)))
+            # No tag is set before every repository has all of it.
+            for destination in push.destinations:
+                await work.set_tag(destination)
+        except ExceptionGroup as errors:
+            raise _first(errors) from errors
+        finally:
+            keeping.cancel()
+
+    async def _keep_on(self, repository: RepositoryName, plan: Plan) -> None:
+        while True:
+            await asyncio.sleep(self._lease.total_seconds() / 4)
+            try:
+                await self._keep(repository, plan)
+            except StorageError:
+                continue  # An outage: there is time to try again.
+            except SourceGone:
+                return  # Whatever reads what is gone says so.
+
+    async def _keep(self, repository: RepositoryName, plan: Plan) -> None:
+        digests = [blob.digest for blob in plan.blobs]
+        if not await self._source.keep(repository, plan.kept, digests, self._now(), self._lease):
+            raise SourceGone("a part of the image")
+
+
+class _Work:
+    """The steps of one push."""
+
+    def __init__(
+        self,
+        source: PushSource,
+        repository: RepositoryName,
+        registry: Registry,
+        standing: Standing,
+        plan: Plan,
+    ) -> None:
+        self._source, self._repository = source, repository
+        self._registry, self._standing, self._plan = registry, standing, plan
+        self._sending = asyncio.Semaphore(_BLOBS_AT_ONCE)
+        self._asking = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+
+    async def send_all(self, places: Sequence[Place]) -> None:
+        """Send everything but the tags to repositories of one registry."""
+        for number, place in enumerate(places):
+            async with asyncio.TaskGroup() as group:
+                # The largest first: none of them is left to go alone in the end.
+                for blob in sorted(self._plan.blobs, key=lambda blob: -blob.size_bytes):
+                    group.create_task(self._send_blob(place, blob, places[:number]))
+            for manifest in (*self._plan.manifests, *self._plan.referrers):
+                await self._put(place, manifest)
+
+    async def set_tag(self, destination: Destination) -> None:
+        """Let the tag name the image, and look that it does."""
+        place, root = destination.place, self._plan.root
+
+        async def work() -> None:
+            if await self._registry.find_manifest(place, destination.tag) == root.digest:
+                return
+            await self._registry.put_manifest(place, destination.tag, root.media_type, root.body)
+            found = await self._registry.find_manifest(place, destination.tag)
+            if found != root.digest:
+                named = f"{found}" if found else "nothing"
+                raise RegistryRefused(
+                    place,
+                    f"tag {destination.tag}",
+                    201,
+                    f"it names {named} there, not {root.digest}",
+                )
+
+        await self._allowed(place, work)
+
+    async def _send_blob(self, place: Place, blob: Descriptor, sources: Sequence[Place]) -> None:
+        transfer = Transfer(place, blob.digest, blob.size_bytes)
+        async with self._asking:
+            if await self._allowed(
+                place, lambda: self._registry.has_blob(place, blob.digest, blob.size_bytes)
+            ):
+                self._standing.moved(transfer.at(TransferState.EXISTS))
+                return
+        async with self._sending:
+            for source in sources:
+                if await self._allowed(
+                    place, partial(self._registry.mount, place, blob.digest, source.repository)
+                ):
+                    self._standing.moved(transfer.at(TransferState.MOUNTED))
+                    return
+            stored = await self._source.blob(self._repository, blob.digest)
+            if stored is None:
+                raise SourceGone(f"blob {blob.digest}")
+            found = stored
+
+            def read(start: int) -> AsyncGenerator[bytes]:
+                return self._source.read(found, start, found.size_bytes)
+
+            def sent(size_bytes: int) -> None:
+                self._standing.moved(transfer.at(TransferState.SENDING, size_bytes))
+
+            sent(0)
+            await self._allowed(
+                place,
+                lambda: self._registry.send_blob(place, found.digest, found.size_bytes, read, sent),
+            )
+            self._standing.moved(transfer.at(TransferState.SENT, found.size_bytes))
+
+    async def _put(self, place: Place, manifest: PlannedManifest) -> None:
+        async def work() -> None:
+            digest: Reference = manifest.digest
+            if await self._registry.find_manifest(place, digest) == manifest.digest:
+                return
+            is_listed = await self._registry.put_manifest(
+                place, digest, manifest.media_type, manifest.body
+            )
+            if manifest.subject is not None and not is_listed:
+                await list_referrer(self._registry, place, manifest.subject.digest, manifest)
+
+        await self._allowed(place, work)
+
+    async def _allowed(self, place: Place, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do it, again with another authorization where the first one is over."""
+        refusals = 0
+        while True:
+            shown = self._standing.authorization_key(place)
+            try:
+                return await work()
+            except RegistryUnauthorized:
+                refusals += 1
+                if refusals == _MOST_REFUSALS:
+                    raise
+                if not await self._standing.authorized_anew(place, shown):
+                    raise
+
+
+def _first(errors: ExceptionGroup[Exception]) -> Exception:
+    """The first of what went wrong at once; the others are mostly its consequence."""
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
