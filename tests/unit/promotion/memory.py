@@ -1,6 +1,6 @@
 """The ports of promotion/ in memory; tests/contract holds them to what the real adapters do."""
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -245,6 +245,11 @@ class MemoryRegistries:
     calls: list[tuple[str, Place, str]] = field(default_factory=list)
     failure: Exception | None = None
     mounts: bool = True
+    lists_referrers: bool = True
+    # What every reference is said to name, whatever it does.
+    lie: Digest | None = None
+    # Waited for before each call is answered.
+    before: Callable[[str, Place], Awaitable[None]] | None = None
 
     def open(self, authorization: AuthorizationOf) -> "_MemoryRegistry":
         return _MemoryRegistry(self, authorization)
@@ -255,12 +260,12 @@ class _MemoryRegistry:
         self._there, self._authorization = there, authorization
 
     async def has_blob(self, place: Place, digest: Digest, size_bytes: int) -> bool:
-        self._called("has", place, digest)
+        await self._called("has", place, digest)
         content = self._there.blobs.get((place, digest))
         return content is not None and len(content) == size_bytes
 
     async def mount(self, place: Place, digest: Digest, source: RepositoryName) -> bool:
-        self._called("mount", place, digest)
+        await self._called("mount", place, digest)
         content = self._there.blobs.get((Place(place.registry, source), digest))
         if content is None or not self._there.mounts:
             return False
@@ -270,7 +275,7 @@ class _MemoryRegistry:
     async def send_blob(
         self, place: Place, digest: Digest, size_bytes: int, read: ReadFrom, sent: Sent
     ) -> None:
-        self._called("send", place, digest)
+        await self._called("send", place, digest)
         content = bytearray()
         async for piece in read(0):
             content += piece
@@ -280,25 +285,27 @@ class _MemoryRegistry:
         self._there.blobs[place, digest] = bytes(content)
 
     async def find_manifest(self, place: Place, reference: Reference) -> Digest | None:
-        self._called("find", place, reference)
+        await self._called("find", place, reference)
         body = self._there.manifests.get((place, str(reference)))
-        return None if body is None else Digest.of(body)
+        return self._there.lie or (None if body is None else Digest.of(body))
 
     async def read_manifest(self, place: Place, reference: Reference) -> bytes | None:
-        self._called("read", place, reference)
+        await self._called("read", place, reference)
         return self._there.manifests.get((place, str(reference)))
 
     async def put_manifest(
         self, place: Place, reference: Reference, media_type: str, body: bytes
     ) -> bool:
-        self._called("put", place, reference)
+        await self._called("put", place, reference)
         self._there.manifests[place, str(reference)] = body
         self._there.manifests[place, str(Digest.of(body))] = body
-        return True
+        return self._there.lists_referrers
 
-    def _called(self, name: str, place: Place, what: Reference) -> None:
+    async def _called(self, name: str, place: Place, what: Reference) -> None:
         self._there.shown.append((place, self._authorization(place)))
         self._there.calls.append((name, place, str(what)))
+        if self._there.before is not None:
+            await self._there.before(name, place)
         if self._there.failure is not None:
             raise self._there.failure
 

@@ -1,0 +1,267 @@
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from layover.oci.digest import Digest
+from layover.oci.names import RepositoryName
+from layover.oci.references import Destination, Place
+from layover.promotion.models import (
+    Authorization,
+    AuthorizationScheme,
+    Push,
+    RegistryRefused,
+    RegistryUnauthorized,
+    SourceGone,
+    Transfer,
+    TransferState,
+)
+from layover.promotion.transfer import TransferService
+from tests.unit.promotion.images import Images
+from tests.unit.promotion.memory import MemoryPushSource, MemoryRegistries
+
+pytestmark = pytest.mark.anyio
+
+REPOSITORY = RepositoryName("project123")
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
+TOKEN = Authorization(AuthorizationScheme.BEARER, "first")
+
+
+class Told:
+    """The Standing that remembers."""
+
+    def __init__(self) -> None:
+        self.digest: Digest | None = None
+        self.transfers: dict[tuple[Place, Digest], Transfer] = {}
+        self.shown: object = TOKEN
+        self.fresh: list[object] = []
+
+    async def begins(self, digest: Digest, transfers: Sequence[Transfer]) -> None:
+        self.digest = digest
+        self.transfers = {(one.place, one.digest): one for one in transfers}
+
+    def moved(self, transfer: Transfer) -> None:
+        assert (transfer.place, transfer.digest) in self.transfers
+        self.transfers[transfer.place, transfer.digest] = transfer
+
+    def authorization_key(self, place: Place) -> object:
+        return self.shown
+
+    async def authorized_anew(self, place: Place, shown: object) -> bool:
+        assert shown == self.shown
+        if not self.fresh:
+            return False
+        self.shown = self.fresh.pop(0)
+        return True
+
+    def states(self, place: Place) -> set[TransferState]:
+        return {one.state for (where, _), one in self.transfers.items() if where == place}
+
+
+@pytest.fixture
+def images() -> Images:
+    return Images(MemoryPushSource(), REPOSITORY)
+
+
+@pytest.fixture
+def there() -> MemoryRegistries:
+    return MemoryRegistries()
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def push(source: Digest, *destinations: str, with_referrers: bool = False) -> Push:
+    return Push(
+        id="push1",
+        project_id=REPOSITORY.value,
+        build_id="build12345",
+        target="",
+        source=source,
+        destinations=tuple(Destination.parse(one) for one in destinations),
+        created_at=NOW,
+        created_by="ann",
+        with_referrers=with_referrers,
+    )
+
+
+async def run(images: Images, there: MemoryRegistries, told: Told, what: Push) -> None:
+    service = TransferService(images.source, there, lambda: NOW, timedelta(hours=1))
+    await service.run(what, there.open(lambda _: TOKEN), told)
+
+
+def place(text: str) -> Place:
+    return Destination.parse(text).place
+
+
+async def test_everything_is_there_before_the_tag_names_it(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    amd64, arm64 = images.image("a", layers=3), images.image("b", layers=2)
+    index = images.index({"linux/amd64": amd64, "linux/arm64": arm64})
+    await run(images, there, told, push(index, "ghcr.io/acme/app:v1"))
+    puts = [what for name, _, what in there.calls if name == "put"]
+    assert puts == [str(amd64.digest), str(arm64.digest), str(index), "v1"]
+    first_put = next(at for at, call in enumerate(there.calls) if call[0] == "put")
+    assert all(name != "send" for name, _, _ in there.calls[first_put:])
+    app = place("ghcr.io/acme/app")
+    assert {digest for _, digest in there.blobs} == {*amd64.blobs, *arm64.blobs}
+    assert there.manifests[app, "v1"] == there.manifests[app, str(index)]
+    assert told.digest == index
+    assert told.states(app) == {TransferState.SENT}
+    assert all(one.sent_bytes == one.size_bytes for one in told.transfers.values())
+
+
+async def test_what_is_there_is_not_sent_again(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image = images.image("a", layers=3)
+    what = push(image.digest, "ghcr.io/acme/app:v1")
+    await run(images, there, told, what)
+    there.calls.clear()
+    await run(images, there, told, what)
+    assert {name for name, _, _ in there.calls} == {"has", "find"}
+    assert told.states(place("ghcr.io/acme/app")) == {TransferState.EXISTS}
+
+
+async def test_several_tags_of_one_repository_get_each_blob_once(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image = images.image("a", layers=2)
+    await run(images, there, told, push(image.digest, "r.io/app:v1", "r.io/app:latest"))
+    sent = [what for name, _, what in there.calls if name == "send"]
+    assert sorted(sent) == sorted(str(digest) for digest in image.blobs)
+    assert there.manifests[place("r.io/app"), "latest"] == image.body
+
+
+@pytest.mark.parametrize("mounts", [True, False])
+async def test_another_repository_of_the_registry_takes_its_blobs_from_the_first(
+    images: Images, there: MemoryRegistries, told: Told, mounts: bool
+) -> None:
+    there.mounts = mounts
+    image = images.image("a", layers=2)
+    what = push(image.digest, "r.io/b:1", "s.io/c:1", "r.io/a:1")
+    await run(images, there, told, what)
+    sent = [where for name, where, _ in there.calls if name == "send"]
+    times = len(image.blobs)
+    assert sent.count(place("r.io/b")) == times * (not mounts)
+    assert sent.count(place("r.io/a")) == sent.count(place("s.io/c")) == times
+    state = TransferState.MOUNTED if mounts else TransferState.SENT
+    assert told.states(place("r.io/b")) == {state}
+    for destination in what.destinations:
+        assert there.manifests[destination.place, "1"] == image.body
+
+
+async def test_no_tag_is_set_where_one_of_the_registries_refuses(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image = images.image("a")
+    refused = place("s.io/app")
+
+    async def refuse(name: str, where: Place) -> None:
+        if where == refused:
+            raise RegistryRefused(where, "a blob", 403, "not here")
+
+    there.before = refuse
+    with pytest.raises(RegistryRefused, match=r"s\.io refused a blob \(403\): not here"):
+        await run(images, there, told, push(image.digest, "r.io/app:1", "s.io/app:1"))
+    assert not any(reference == "1" for _, reference in there.manifests)
+
+
+async def test_a_tag_that_names_something_else_afterwards_is_an_error(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image, other = images.image("a"), images.image("b")
+    there.lie = other.digest
+    with pytest.raises(RegistryRefused, match=f"names {other.digest} there, not {image.digest}"):
+        await run(images, there, told, push(image.digest, "r.io/app:1"))
+
+
+async def test_an_authorization_that_ran_out_is_asked_for_and_the_push_goes_on(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image = images.image("a", layers=2)
+    app = place("r.io/app")
+    fresh = replace(TOKEN, secret="second")
+    told.fresh = [fresh]
+
+    async def is_over(name: str, where: Place) -> None:
+        if name == "put" and told.shown != fresh:
+            raise RegistryUnauthorized(app)
+
+    there.before = is_over
+    await run(images, there, told, push(image.digest, "r.io/app:1"))
+    assert there.manifests[app, "1"] == image.body
+
+
+async def test_one_that_is_always_refused_is_not_asked_for_for_ever(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image = images.image("a")
+    there.failure = RegistryUnauthorized(place("r.io/app"))
+    told.fresh = list(range(100))
+    with pytest.raises(RegistryUnauthorized, match=r"docker login r\.io"):
+        await run(images, there, told, push(image.digest, "r.io/app:1"))
+    assert len(told.fresh) > 90
+
+
+async def test_what_was_collected_meanwhile_is_said(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image = images.image("a")
+    images.source.remove(REPOSITORY, image.blobs[0])
+    with pytest.raises(SourceGone, match="build it again"):
+        await run(images, there, told, push(image.digest, "r.io/app:1"))
+
+
+async def test_what_is_pushed_is_kept_and_kept_on(there: MemoryRegistries, told: Told) -> None:
+    renewed = asyncio.Event()
+
+    class Keeping(MemoryPushSource):
+        """Tells of the third time."""
+
+        async def keep(self, *arguments: Any) -> bool:
+            is_kept = await super().keep(*arguments)
+            if len(self.kept) == 3:
+                renewed.set()
+            return is_kept
+
+    images = Images(Keeping(), REPOSITORY)
+    image = images.image("a")
+
+    async def wait(name: str, where: Place) -> None:
+        if name == "send":
+            await renewed.wait()
+
+    there.before = wait
+    service = TransferService(images.source, there, lambda: NOW, timedelta(seconds=0.08))
+    await service.run(push(image.digest, "r.io/app:1"), there.open(lambda _: TOKEN), told)
+    kept = {what for what, _ in images.source.kept}
+    assert kept == {frozenset({image.digest, *image.blobs})}
+
+
+async def test_referrers_go_before_the_tag_and_are_listed_where_the_registry_does_not(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image = images.image("a")
+    sbom, signature = images.referrer("sbom", image.digest), images.referrer("sig", image.digest)
+    there.lists_referrers = False
+    what = push(image.digest, "r.io/app:1", with_referrers=True)
+    for _ in range(2):
+        await run(images, there, told, what)
+    app = place("r.io/app")
+    listed = json.loads(there.manifests[app, f"sha256-{image.digest.hex}"])
+    assert [entry["digest"] for entry in listed["manifests"]] == [
+        str(sbom.digest),
+        str(signature.digest),
+    ]
+    assert all(entry["artifactType"] for entry in listed["manifests"])
+    assert there.manifests[app, "1"] == image.body
+    puts = [reference for name, _, reference in there.calls if name == "put"]
+    assert puts[-1] == "1"
