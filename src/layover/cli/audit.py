@@ -9,7 +9,7 @@ from protobuf.wkt import Timestamp
 from layover.cli.build_rows import moment
 from layover.cli.errors import WrongUsage
 from layover.cli.options import OUTPUT, find_server, run, server_options
-from layover.cli.output import Column, Row, print_rows, rfc3339
+from layover.cli.output import Column, Row, print_rows, printable, rfc3339
 from layover.client.address import Server
 from layover.client.api import Client
 from layover.rpc.layover.v1.audit_pb import AuditEvent, ListAuditEventsRequest
@@ -164,7 +164,6 @@ def _row(event: AuditEvent) -> Row:
 
 
 def _shown(event: AuditEvent) -> dict[str, str]:
-    # A server that is not ours may send anything: nothing of it drives the terminal.
     actor = " ".join(part for part in (event.actor_kind, event.actor_name, event.actor_id) if part)
     facts = {
         "at": rfc3339(moment(event.at)) or "",
@@ -175,8 +174,4 @@ def _shown(event: AuditEvent) -> dict[str, str]:
         "address": event.address,
         "details": ", ".join(f"{name}={value}" for name, value in sorted(event.details.items())),
     }
-    return {name: _printable(text) for name, text in facts.items()}
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+    return {name: printable(text) for name, text in facts.items()}

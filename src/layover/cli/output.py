@@ -143,3 +143,8 @@ def rfc3339(when: datetime | None) -> str | None:
     if when is None:
         return None
     return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def printable(text: str) -> str:
+    """A text of the server's for a terminal: whatever it sends, nothing of it drives that."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)

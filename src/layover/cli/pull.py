@@ -1,31 +1,18 @@
 """`layover pull`: a saved build into Docker."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
-from layover.cli import picker
-from layover.cli.build_rows import builds_csv, is_saved
 from layover.cli.errors import WRONG_USAGE, CliError, WrongUsage, say
-from layover.cli.options import (
-    PROJECT,
-    environment,
-    find_project,
-    find_server,
-    run,
-    server_options,
-)
+from layover.cli.layer_progress import drawn
+from layover.cli.options import PROJECT, environment, find_server, run, server_options
 from layover.cli.pullable import Pullable, check_platform, find
+from layover.cli.saved_builds import choose_saved
 from layover.client.address import Server
 from layover.client.api import Client
 from layover.client.references import Image
 from layover.errors import LayoverError
-from layover.rpc.layover.v1.builds_pb import Build
-
-# How many builds the list to choose from has.
-_LISTED = 100
 
 
 @click.command("pull", epilog="Example: layover pull BUILD_ID -t app:latest")
@@ -62,14 +49,9 @@ def command(
     platform = platform or None
     server = find_server(url, token, project)
     if what is None:
-        builds = run(_saved_builds(server, project))
-        now = datetime.now(UTC)
-        if not picker.can_ask():
-            click.echo(builds_csv(builds, now), nl=False, err=True)
-            return WRONG_USAGE
-        if not builds:
-            raise CliError("there is no saved build in this project: `layover build --save .`")
-        what = picker.pick(builds, "Which build?", now).id
+        what = choose_saved(server, project)
+    if what is None:
+        return WRONG_USAGE
     items = run(_find(server, what, targets))
     if names and len(items) > 1:
         raise WrongUsage(
@@ -90,13 +72,6 @@ def _parse_name(text: str) -> Image:
         raise WrongUsage(f"-t {text}: {error}") from error
 
 
-async def _saved_builds(server: Server, project: str | None) -> list[Build]:
-    async with Client(server) as client:
-        project_id = await find_project(client, project, Path())
-        builds = await client.list_builds(project_id, _LISTED)
-    return [build for build in builds if is_saved(build)]
-
-
 async def _find(server: Server, what: str, targets: Sequence[str]) -> list[Pullable]:
     async with Client(server) as client:
         return await find(client, what, targets)
@@ -107,7 +82,6 @@ def _pull(
 ) -> list[str]:
     """Pull each, name it, and leave none of the registry's names behind that nobody wants."""
     # Docker's client costs a quarter of a second to load: a wrong build ID is told before.
-    from layover.cli.pull_progress import drawn
     from layover.client.engine import Engine, PullFailed
 
     told: list[str] = []

@@ -5,8 +5,7 @@ in use, the usual socket. `docker` is imported with this module, which commands 
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import docker
@@ -17,11 +16,15 @@ from docker.utils import kwargs_from_env
 
 from layover.client.docker_context import Endpoint, find_endpoint
 from layover.client.errors import ClientError
+from layover.client.layers import LayerProgress, Report
 from layover.client.references import Image
 
 # A pull says something at least as often as a layer's progress; extracting a large layer on a
 # slow disk does not. The engine gives up on its own long before.
 _TIMEOUT_SECONDS = 600
+
+# Statuses of a layer that the engine has.
+_DONE = frozenset({"Pull complete", "Already exists"})
 
 
 class EngineUnavailable(ClientError):
@@ -42,19 +45,6 @@ class PullFailed(ClientError):
     def __init__(self, reference: str, reason: str) -> None:
         super().__init__(f"Docker could not pull {reference}: {reason}")
         self.reference = reference
-
-
-@dataclass(frozen=True, slots=True)
-class LayerProgress:
-    """What the engine says while it pulls; `layer` is empty for the pull as a whole."""
-
-    layer: str
-    status: str
-    done_bytes: int = 0
-    total_bytes: int = 0
-
-
-Report = Callable[[LayerProgress], None]
 
 
 class Engine:
@@ -163,7 +153,8 @@ def _progress(event: Mapping[str, Any]) -> LayerProgress:
     layer = str(event.get("id", ""))
     if status.startswith("Pulling from"):
         layer = ""
-    return LayerProgress(layer, status, detail.get("current") or 0, detail.get("total") or 0)
+    done, total = detail.get("current") or 0, detail.get("total") or 0
+    return LayerProgress(layer, status, done, total, is_done=status in _DONE)
 
 
 def _why(error: BaseException) -> str:

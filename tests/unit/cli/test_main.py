@@ -121,7 +121,7 @@ def test_bash_completes_commands_and_their_options(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.stdout == "plain,pull\nplain,pull-token\n"
+    assert done.stdout == "plain,pull\nplain,pull-token\nplain,pushes\n"
 
 
 def test_wrong_usage_ends_with_two(environment: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,6 +173,8 @@ def test_wrong_usage_ends_with_two(environment: Path, capsys: pytest.CaptureFixt
         ["pull-token", "aaaaaaaaaa", "--project", "bbbbbbbbbb"],
         ["pull-token", "--expires", "0s"],
         ["projects", "update", "--quota", "much"],
+        ["pushes", "show"],
+        ["pushes", "cancel"],
         ["projects", "update", "--quota", "999999999999999TiB"],
         ["bake", "--save", "https://github.com/a/b.git"],
         ["login", "--url", "http://a", "--token", "a", "--token-stdin"],

@@ -1,22 +1,19 @@
-"""Drawing a pull: a bar a layer on a terminal, plain lines elsewhere."""
+"""Drawing an image's layers on their way: a bar each on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 from layover.cli.errors import say
-from layover.client.engine import LayerProgress, Report
-
-Mode = Literal["auto", "plain", "tty", "quiet"]
-
-# Statuses of a layer that is there, and need no bar any more.
-_DONE = ("Pull complete", "Already exists")
+from layover.client.layers import LayerProgress, Report
 
 
 @contextmanager
 def drawn(mode: str) -> Iterator[Report]:
-    """What a pull reports to; leaving it leaves the finished picture standing."""
+    """What progress is reported to; leaving it leaves the finished picture standing.
+
+    The mode is auto, plain, tty or quiet.
+    """
     if mode == "quiet":
         yield lambda progress: None
     elif mode == "tty" or (mode == "auto" and sys.stderr.isatty()):
@@ -63,8 +60,9 @@ def _bars() -> Iterator[Report]:
             if progress.layer not in tasks:
                 tasks[progress.layer] = bars.add_task(progress.layer, total=None, status="")
             task = tasks[progress.layer]
-            if progress.status in _DONE:
-                total = bars.tasks[bars.task_ids.index(task)].total or 1
+            if progress.is_done:
+                known = bars.tasks[bars.task_ids.index(task)].total
+                total = progress.total_bytes or known or 1
                 bars.update(task, status=progress.status, total=total, completed=total)
             elif progress.total_bytes:
                 bars.update(
