@@ -10,7 +10,10 @@ _PREFIX = "LAYOVER_"
 
 # What the client and the scripts around it read from the same environment.
 _OF_OTHERS = frozenset(
-    {"URL", "TOKEN", "ID_TOKEN", "PROJECT_ID", "CONFIG_DIR", "DEBUG", "ENGINES_DIR"}
+    {
+        *("URL", "TOKEN", "ID_TOKEN", "PROJECT_ID", "CONFIG_DIR", "DEBUG", "ENGINES_DIR"),
+        *("PUSH_REGISTRY_USERNAME", "PUSH_REGISTRY_PASSWORD", "INSECURE_REGISTRIES"),
+    }
 )
 
 

@@ -39,20 +39,23 @@ def outbound_client(
     rules: OutboundRules,
     ca_cert: Path | None = None,
     *,
+    context: ssl.SSLContext | None = None,
     resolve: Resolve | None = None,
     timeout: httpx.Timeout = TIMEOUT,
+    is_logged: bool = True,
 ) -> httpx.AsyncClient:
     """A client that dials what `rules` allow; whoever asks for it closes it.
 
-    Certificates are verified against the system's authorities and those of `ca_cert` (PEM).
-    `timeout` bounds each step, not a whole answer. Requests raise DialForbidden beside httpx's
-    errors. Raises OSError when `ca_cert` cannot be read or is not PEM.
+    Certificates are verified as `context` says, by default against the system's authorities, and
+    against those of `ca_cert` (PEM). `timeout` bounds each step, not a whole answer. What is not
+    dialled is logged if `is_logged`, which says more than the error does. Requests raise
+    DialForbidden beside httpx's errors. Raises OSError when `ca_cert` cannot be read or is not PEM.
     """
-    context = ssl.create_default_context()
+    context = context or ssl.create_default_context()
     if ca_cert is not None:
         context.load_verify_locations(ca_cert)
     return httpx.AsyncClient(
-        transport=_Transport(rules, context, resolve or system_resolve),
+        transport=_Transport(rules, context, _Dialer(rules, resolve or system_resolve, is_logged)),
         timeout=timeout,
         follow_redirects=False,
         trust_env=False,
@@ -74,14 +77,14 @@ async def system_resolve(host: str, port: int) -> list[str]:
 class _Transport(httpx.AsyncBaseTransport):
     """httpx's requests over a pool of httpcore's, whose connections are made by `_Dialer`."""
 
-    def __init__(self, rules: OutboundRules, context: ssl.SSLContext, resolve: Resolve) -> None:
+    def __init__(self, rules: OutboundRules, context: ssl.SSLContext, dialer: "_Dialer") -> None:
         self._rules = rules
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=context,
             max_connections=_LIMITS.max_connections,
             max_keepalive_connections=_LIMITS.max_keepalive_connections,
             keepalive_expiry=_LIMITS.keepalive_expiry,
-            network_backend=_Dialer(rules, resolve),
+            network_backend=dialer,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -132,8 +135,8 @@ class _Body(httpx.AsyncByteStream):
 class _Dialer(httpcore.AsyncNetworkBackend):
     """Resolves, judges, and dials what it judged."""
 
-    def __init__(self, rules: OutboundRules, resolve: Resolve) -> None:
-        self._rules, self._resolve = rules, resolve
+    def __init__(self, rules: OutboundRules, resolve: Resolve, is_logged: bool) -> None:
+        self._rules, self._resolve, self._is_logged = rules, resolve, is_logged
         self._network = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -156,7 +159,8 @@ class _Dialer(httpcore.AsyncNetworkBackend):
         named = host_port(host, port)
         addresses = [address for address in found if self._rules.may_dial(address, named)]
         if not addresses:
-            _log.warning("dial_forbidden", host=host, port=port, addresses=list(found))
+            if self._is_logged:
+                _log.warning("dial_forbidden", host=host, port=port, addresses=list(found))
             raise AddressForbidden(host, tuple(found))
         failure: Exception = httpcore.ConnectError(f"no address of {host!r} answers")
         tried = addresses[:_MAX_ADDRESSES]

@@ -113,10 +113,10 @@ class OutboundRules:
             # A zone (fe80::1%eth0) says which link; only a network of this machine's has one.
             if parsed.scope_id is not None:
                 return False
-            parsed = _embedded(parsed) or parsed
+            parsed = embedded_ipv4(parsed) or parsed
         if named in self.hosts or any(parsed in network for network in self.networks):
             return True
-        return _is_public(parsed)
+        return is_public(parsed)
 
     def check_url(self, scheme: str, host: str, port: int | None) -> None:
         """Raise PlainHttpForbidden unless the host may be reached in this way."""
@@ -133,13 +133,15 @@ def host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _embedded(address: IPv6Address) -> IPv4Address | None:
+def embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that is reached by this one, if that is what it stands for."""
     if address in _MAPPED or address in _NAT64:
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     return None
 
 
-def _is_public(address: Address) -> bool:
+def is_public(address: Address) -> bool:
+    """Whether it is somebody's address in the Internet; not for IPv6 that stands for IPv4."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_IPV4)
     return address in _PUBLIC_IPV6 and not any(address in network for network in _NOT_PUBLIC_IPV6)
