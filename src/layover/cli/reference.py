@@ -36,6 +36,25 @@ looked for in the build's context and upward from there. Where a token sees one 
 that one is meant. `SSL_CERT_FILE` names the certificate authorities to trust in place of the
 system's.
 
+## Which login, for a push to another registry
+
+The user's own login for that registry, the first that there is:
+
+| | |
+|---|---|
+| `DOCKER_AUTH_CONFIG` | the text of a `config.json`, of which `auths` counts, as with Docker |
+| Docker's `config.json` | the registry's `credHelpers`, else `credsStore`; then `auths` |
+| containers' `auth.json` | the same, at `REGISTRY_AUTH_FILE`, else where podman keeps it |
+| `LAYOVER_PUSH_REGISTRY_USERNAME`, `LAYOVER_PUSH_REGISTRY_PASSWORD` | where there is none yet |
+| `DEPOT_PUSH_REGISTRY_USERNAME`, `DEPOT_PUSH_REGISTRY_PASSWORD` | for existing scripts |
+
+The variables name no registry: a push to two that both need them is refused, as one would be shown
+the other's password. The login stays on this machine, which trades it at the registry for a token
+of that repository; only where a registry knows Basic authentication alone does the server get it.
+Registries are dialled directly, whatever `HTTPS_PROXY` says, over HTTPS. Those on loopback may do
+without, as with Docker, and so may those in `LAYOVER_INSECURE_REGISTRIES` (`HOST:PORT`, with commas
+in between); the server has a list of its own, `outbound_insecure_hosts`.
+
 ## How a command ends
 
 | status | |

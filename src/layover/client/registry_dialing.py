@@ -100,7 +100,7 @@ async def asked(
             raise RegistryNotTrusted(registry, tls.verify_message) from error
         if tls is not None and tls.reason in _PLAIN_REASONS:
             raise RegistryUnreachable(registry, _plain_hint(host, registry)) from error
-        reason = f"{host} cannot be reached: {error or type(error).__name__}"
+        reason = f"{host} cannot be reached: {str(error) or type(error).__name__}"
         raise PassingFailure(RegistryUnreachable(registry, reason)) from error
 
 

@@ -32,6 +32,7 @@ _UNIQUE_LOCAL = ip_network("fc00::/7")
 _SITE_BITS = 48
 
 _MAX_CHARACTERS = 2048
+_MAX_PORT = 65535
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -64,7 +65,7 @@ def choose_realm(
         url = httpx.URL(text) if len(text) <= _MAX_CHARACTERS and text.isascii() else httpx.URL("")
     except httpx.InvalidURL:
         url = httpx.URL("")
-    if url.scheme not in _PORTS or not url.host:
+    if url.scheme not in _PORTS or not url.host or not 0 <= (url.port or 0) <= _MAX_PORT:
         raise RealmRefused(registry, "no address", "as its realm is no URL of a host")
     host = url.raw_host.decode()
     named = host_port(host, url.port or _PORTS[url.scheme])
