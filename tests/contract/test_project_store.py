@@ -6,6 +6,8 @@ import pytest
 from sqlalchemy import insert, select
 
 from layover.adapters.sql.builds import SqlBuildStore
+from layover.adapters.sql.push_source import SqlPushSource
+from layover.adapters.sql.pushes import SqlPushStore
 from layover.adapters.sql.retention import SqlRetentionStore
 from layover.adapters.sql.schema import blobs, manifests, tags, trust_policies
 from layover.builds.models import BuildStatus
@@ -15,7 +17,10 @@ from layover.identity.models import (
     ProjectPolicy,
     TokenKind,
 )
-from layover.oci.names import RepositoryName
+from layover.oci.digest import Digest
+from layover.oci.names import RepositoryName, Tag
+from layover.oci.references import Destination, Place
+from layover.promotion.models import Push, PushStatus
 from layover.registry.models import Upload
 from layover.retention.collector import Collector
 from layover.retention.receipts import ReceiptService
@@ -174,3 +179,54 @@ async def test_a_project_that_is_not_deleted_is_not_cleared_by_anothers_end(
     await collect(tenants.stores)
     with tenants.stores.database.engine.begin() as connection:
         assert len(connection.scalars(select(blobs.c.digest)).all()) == 2
+
+
+async def test_pushes_from_a_deleted_project_stop_and_hold_up_nothing(tenants: Tenants) -> None:
+    stores = tenants.stores
+    store = SqlPushStore(stores.database)
+    source = SqlPushSource(stores.database, stores.blobs)
+    body = await push_image(stores, REPOSITORY, b"layer", tag="v1")
+    content = REPOSITORY, [Digest.of(body)], [Digest.of(b"layer"), Digest.of(b"{}")]
+    for push_id in ("runs", "waits"):
+        await store.add(_push(push_id), 10)
+        await store.keep_sealed(push_id, {_PLACE: b"sealed"})
+    await store.add(_push("theirs", "foreign"), 10)
+    claim = await store.claim("server", NOW, NOW + HOUR, 1)
+    assert claim is not None and claim.push.id == "runs"
+    assert await source.keep(*content, NOW, HOUR)
+    await tenants.projects.delete_project("mine", NOW)
+    runs, waits, theirs = [await store.find(one) for one in ("runs", "waits", "theirs")]
+    assert runs and waits and theirs
+    assert (runs.status, runs.is_canceled) == (PushStatus.RUNNING, True)
+    assert (waits.status, waits.is_canceled) == (PushStatus.CANCELED, True)
+    assert await store.sealed("waits") == {}
+    assert not theirs.is_canceled
+    # By a request that was authorized before.
+    await store.add(_push("late"), 10)
+    assert await clear(tenants, limit=1) > 0
+    late = await store.find("late")
+    assert late and late.is_canceled
+    # Its server does not know yet that it is to stop.
+    assert not await source.keep(*content, NOW, HOUR)
+    assert await clear(tenants) == 0
+    await collect(stores)
+    with stores.database.engine.begin() as connection:
+        assert connection.scalars(select(blobs.c.digest)).all() == []
+    assert await store.end("runs", "server", PushStatus.CANCELED, None, NOW)
+    assert await store.sealed("runs") == {}
+
+
+_PLACE = Place("registry.example", RepositoryName("acme/app"))
+
+
+def _push(push_id: str, project_id: str = "mine") -> Push:
+    return Push(
+        id=push_id,
+        project_id=project_id,
+        build_id="build",
+        target="",
+        source=Digest.of(b"image"),
+        destinations=(Destination(_PLACE, Tag("v1")),),
+        created_at=NOW,
+        created_by="Ann",
+    )

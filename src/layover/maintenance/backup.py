@@ -55,8 +55,16 @@ _POLL_SECONDS = 0.1
 _PAGES = 4096
 
 # What a copy of the database does not need: leases of the server that runs, uploads whose bytes
-# are not copied, and bytes that are to be removed.
-_NOT_COPIED = ("server_leases", "uploads", "doomed_objects")
+# are not copied, bytes that are to be removed, and what opens other registries.
+_NOT_COPIED = ("server_leases", "uploads", "doomed_objects", "push_authorizations")
+
+# A server that is restored must not go on with what another one, or it itself, has long done: tags
+# of other registries would be what they were when the backup was taken.
+_END_PUSHES = (
+    "UPDATE pushes SET status = 'canceled', error = 'it had not ended when the backup was taken',"
+    " finished_at = ?, waits_for = '[]', holder = NULL, leased_until = NULL"
+    " WHERE status IN ('queued', 'running')"
+)
 
 _COUNTS = "SELECT (SELECT count(*) FROM builds), (SELECT count(*) FROM manifests)"
 _BLOBS = "SELECT digest, key, size_bytes FROM blobs WHERE quarantined_at IS NULL ORDER BY key"
@@ -189,6 +197,7 @@ def _copy_database(source: Path, target: Path, beat: Callable[[], None]) -> None
         written.execute("PRAGMA journal_mode=DELETE")
         for table in _NOT_COPIED:
             written.execute(f"DELETE FROM {table}")  # noqa: S608  # names of our own
+        written.execute(_END_PUSHES, [time.time_ns() // 1_000])
         found = written.execute("PRAGMA quick_check(1)").fetchone()
         if found != ("ok",):
             raise BackupFailed(f"the database is damaged: {found[0]}")

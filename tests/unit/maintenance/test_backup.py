@@ -60,6 +60,34 @@ def test_what_is_of_the_running_server_alone_is_not_in_a_backup(
     assert len(execute(data_dir, "SELECT * FROM uploads")) == 1
 
 
+def test_a_backup_has_no_push_under_way_and_nothing_that_opens_a_registry(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    for push_id in ("queued", "running", "done"):
+        execute(
+            data_dir,
+            "INSERT INTO pushes (id, project_id, build_id, target, source, destinations, platforms,"
+            " with_referrers, status, created_at, created_by, waits_for, holder, leased_until)"
+            f" SELECT '{push_id}', id, 'build', '', 'sha256:00', '[]', '[]', FALSE, '{push_id}', 0,"
+            " 'Ann', '[]', 'server', 5 FROM projects LIMIT 1",
+        )
+        execute(
+            data_dir,
+            "INSERT INTO push_authorizations (push_id, registry, repository, sealed)"
+            f" VALUES ('{push_id}', 'registry.example', 'app', x'00')",
+        )
+    back_up(data_dir, tmp_path / "dest", nothing)
+    copy = restored(tmp_path / "dest", tmp_path / "copy")
+    assert execute(copy, "SELECT * FROM push_authorizations") == []
+    query = "SELECT id, status, holder, finished_at > 0 FROM pushes ORDER BY id"
+    assert execute(copy, query) == [
+        ("done", "done", "server", None),
+        ("queued", "canceled", None, 1),
+        ("running", "canceled", None, 1),
+    ]
+    assert len(execute(data_dir, "SELECT * FROM push_authorizations")) == 3
+
+
 def test_a_backup_is_its_owners_alone(data_dir: Path, elsewhere: Path) -> None:
     dest = elsewhere / "dest"
     back_up(data_dir, dest, nothing)

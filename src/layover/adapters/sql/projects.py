@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Select,
     case,
@@ -26,6 +27,7 @@ from sqlalchemy import (
 from layover.adapters.sql.builds import end_builds
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.identity import policy_values, revoke
+from layover.adapters.sql.pushes import cancel_pushes, uncanceled_pushes
 from layover.adapters.sql.retention_rows import DELETED
 from layover.adapters.sql.schema import (
     Timestamp,
@@ -33,6 +35,7 @@ from layover.adapters.sql.schema import (
     manifests,
     organizations,
     projects,
+    pushes,
     repositories,
     repository_blobs,
     retentions,
@@ -100,6 +103,7 @@ class SqlProjectStore:
                 "its project was deleted",
                 now,
             )
+            cancel_pushes(connection, pushes.c.project_id == project_id, now)
             return True
 
         return await self._database.write(work)
@@ -124,36 +128,42 @@ class SqlProjectStore:
 
 
 def _left(project_id: str, now: datetime) -> Sequence[Select[Any]]:
-    """What is in a project still: builds, pushes, uploads; blobs and manifests that are leased."""
+    """What is in a project still: builds, pushes into it, uploads; blobs and manifests that are
+    leased; pushes to other registries."""
     live_builds = (
         select(retentions.c.id)
         .join(builds, builds.c.id == retentions.c.build_id)
         .where(builds.c.project_id == project_id, retentions.c.ended_at.is_(None))
     )
     repository = select(repositories.c.id).where(repositories.c.project_id == project_id)
-    pushes = select(retentions.c.id).where(
+    pushed = select(retentions.c.id).where(
         retentions.c.repository_id.in_(repository), retentions.c.ended_at.is_(None)
     )
     sessions = select(uploads.c.id).where(
         uploads.c.repository_id.in_(repository), uploads.c.expires_at > now
     )
     links = select(repository_blobs.c.digest).where(
-        repository_blobs.c.repository_id.in_(repository), _is_kept(now)
+        repository_blobs.c.repository_id.in_(repository), _is_link_held(now)
     )
-    leased = select(manifests.c.digest).where(
-        manifests.c.repository_id.in_(repository), manifests.c.leased_until > now
+    held = select(manifests.c.digest).where(
+        manifests.c.repository_id.in_(repository), _is_manifest_held(now)
     )
-    return live_builds, pushes, sessions, links, leased
+    return live_builds, pushed, sessions, links, held, uncanceled_pushes(project_id)
 
 
-def _is_kept(now: datetime) -> Any:
-    return or_(repository_blobs.c.leased_until > now, repository_blobs.c.shown_until > now)
+def _is_link_held(now: datetime) -> ColumnElement[bool]:
+    held = repository_blobs.c
+    return or_(held.leased_until > now, held.shown_until > now, held.kept_until > now)
+
+
+def _is_manifest_held(now: datetime) -> ColumnElement[bool]:
+    return or_(manifests.c.leased_until > now, manifests.c.kept_until > now)
 
 
 def _clear(connection: Connection, project_id: str, now: datetime, limit: int) -> int:
-    live_builds, pushes, sessions, _, _ = _left(project_id, now)
-    over = 0
-    for live in (live_builds, pushes):
+    live_builds, pushed, sessions, *_ = _left(project_id, now)
+    over = cancel_pushes(connection, pushes.c.project_id == project_id, now)
+    for live in (live_builds, pushed):
         ids = connection.execute(live.limit(limit)).scalars().all()
         over += connection.execute(
             update(retentions)
@@ -167,17 +177,17 @@ def _clear(connection: Connection, project_id: str, now: datetime, limit: int) -
     ).rowcount
     if over:
         return over
-    # No push that was told that these are there can go on.
+    # No push that was told that these are there can go on, nor one to another registry.
     repository = select(repositories.c.id).where(repositories.c.project_id == project_id)
-    for table, is_kept, values in (
-        (repository_blobs, _is_kept(now), {"shown_until": None}),
-        (manifests, manifests.c.leased_until > now, {}),
+    for table, is_held, values in (
+        (repository_blobs, _is_link_held(now), {"shown_until": None}),
+        (manifests, _is_manifest_held(now), {}),
     ):
         # Of what something needs still the collector looks at when that is gone.
         check_at = case((table.c.check_at.is_(None), null()), else_=literal(now, Timestamp))
         over += connection.execute(
             update(table)
-            .where(table.c.repository_id.in_(repository), is_kept)
-            .values(leased_until=now, check_at=check_at, **values)
+            .where(table.c.repository_id.in_(repository), is_held)
+            .values(leased_until=now, kept_until=None, check_at=check_at, **values)
         ).rowcount
     return over

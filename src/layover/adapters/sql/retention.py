@@ -16,6 +16,7 @@ from sqlalchemy import (
     Select,
     Table,
     bindparam,
+    case,
     delete,
     exists,
     insert,
@@ -67,6 +68,9 @@ _RETENTIONS = 50
 _LOG_ROWS = 5_000
 
 _PLAN_BATCH = 500
+
+# Until when content is leased that is not.
+_NEVER = EPOCH
 
 # A step of the collection, which may say what it takes away.
 Step = Callable[[Connection, datetime, int, list[Removal]], int]
@@ -399,6 +403,7 @@ def _collect_manifests(
             repositories.c.name.label("repository"),
             manifests.c.digest,
             manifests.c.leased_until,
+            manifests.c.kept_until,
             manifests.c.check_at,
             or_(is_retained, is_needed).label("stays"),
         )
@@ -408,8 +413,12 @@ def _collect_manifests(
         .limit(limit)
     ).all()
     staying = [row for row in rows if row.stays]
-    leased = [row for row in rows if not row.stays and row.leased_until and row.leased_until > now]
-    going = [row for row in rows if not row.stays and row not in leased]
+    held = [
+        row
+        for row in rows
+        if not row.stays and _last(row.leased_until, row.kept_until, _NEVER) > now
+    ]
+    going = [row for row in rows if not row.stays and row not in held]
     for repository_id, digests in _by_repository(staying).items():
         for part in parts(digests):
             connection.execute(
@@ -417,12 +426,14 @@ def _collect_manifests(
                 .where(manifests.c.repository_id == repository_id, manifests.c.digest.in_(part))
                 .values(check_at=None)
             )
-    for repository_id, digests in _by_repository(leased).items():
+    leased_until, kept_until = manifests.c.leased_until, manifests.c.kept_until
+    is_kept_longer = or_(leased_until.is_(None), kept_until > leased_until)
+    for repository_id, digests in _by_repository(held).items():
         for part in parts(digests):
             connection.execute(
                 update(manifests)
                 .where(manifests.c.repository_id == repository_id, manifests.c.digest.in_(part))
-                .values(check_at=manifests.c.leased_until)
+                .values(check_at=case((is_kept_longer, kept_until), else_=leased_until))
             )
     for repository_id, digests in _by_repository(going).items():
         check_soon(connection, repository_id, digests, now)
@@ -449,6 +460,7 @@ def _collect_links(
             repository_blobs.c.digest,
             repository_blobs.c.leased_until,
             repository_blobs.c.shown_until,
+            repository_blobs.c.kept_until,
             repository_blobs.c.check_at,
             is_needed.label("stays"),
         )
@@ -459,7 +471,7 @@ def _collect_links(
     ).all()
     going: list[Row[Any]] = []
     for row in rows:
-        until = max(row.leased_until, row.shown_until or row.leased_until)
+        until = _last(row.leased_until, row.shown_until, row.kept_until)
         if not row.stays and until <= now:
             going.append(row)
             continue
@@ -509,6 +521,11 @@ def _doom(
             Removal(Kind.BLOB, "", row.digest, row.size_bytes, "no repository shows it", now)
             for row in unlinked
         ]
+
+
+def _last(*times: datetime | None) -> datetime:
+    """The last of those of these times that there are; one has to be."""
+    return max(time for time in times if time is not None)
 
 
 def _by_repository(rows: Iterable[Any]) -> dict[int, set[str]]:

@@ -297,6 +297,9 @@ repository_blobs = Table(
     Column("shown_until", Timestamp),
     # When the collector looks whether anything needs it; NULL while a manifest does.
     Column("check_at", Timestamp, index=True),
+    # A push to another registry reads it: its bytes stay until then. No more than that: unlike a
+    # lease it lets no manifest name the blob, so that what is over does not come back by it.
+    Column("kept_until", Timestamp),
 )
 
 manifests = Table(
@@ -316,6 +319,8 @@ manifests = Table(
     Column("leased_until", Timestamp),
     # When the collector looks whether anything retains it; NULL while something does.
     Column("check_at", Timestamp, index=True),
+    # As in repository_blobs.
+    Column("kept_until", Timestamp),
     Index("ix_manifests_repository_id_subject_digest", "repository_id", "subject", "digest"),
 )
 
@@ -507,4 +512,72 @@ builder_affinities = Table(
     Column("platform", Text, primary_key=True),
     Column("builder", Text, nullable=False),
     Column("used_at", Timestamp, nullable=False),
+)
+
+# --- pushes to other registries -----------------------------------------------------------
+
+pushes = Table(
+    "pushes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    # Not a foreign key: it goes on where its build is over.
+    Column("build_id", Text, nullable=False),
+    # The bake target; empty for a plain build.
+    Column("target", Text, nullable=False),
+    # The digest of the manifest in the project's own repository.
+    Column("source", Text, nullable=False),
+    # JSON lists of [registry, repository, tag], and of OS/ARCH[/VARIANT].
+    Column("destinations", Text, nullable=False),
+    Column("platforms", Text, nullable=False),
+    Column("with_referrers", Boolean, nullable=False),
+    # "queued", "running", "done", "failed" or "canceled".
+    Column("status", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    # Who asked for it, in words.
+    Column("created_by", Text, nullable=False),
+    Column("started_at", Timestamp),
+    Column("finished_at", Timestamp, index=True),
+    Column("error", Text),
+    # The digest of what the tags name at the destinations.
+    Column("digest", Text),
+    # A JSON list of [registry, repository]: the places that need another authorization.
+    Column("waits_for", Text, nullable=False),
+    # Since when it is asked to stop.
+    Column("canceled_at", Timestamp),
+    # The server that works on it, and until when it does without saying so again. In no index:
+    # they change with every report, and PostgreSQL writes a row alone where no index changes.
+    Column("holder", Text),
+    Column("leased_until", Timestamp),
+    Index("ix_pushes_project_id_created_at_id", "project_id", "created_at", "id"),
+    Index("ix_pushes_project_id_status", "project_id", "status"),
+    Index("ix_pushes_status_created_at_id", "status", "created_at", "id"),
+)
+
+# The blobs of a push on their way. A row each, of which a report writes those that moved: of
+# hundreds a few are on their way at a time, and all of them in one text would be written anew
+# twice a second.
+push_transfers = Table(
+    "push_transfers",
+    metadata,
+    Column("push_id", ForeignKey("pushes.id", ondelete="CASCADE"), primary_key=True),
+    Column("registry", Text, primary_key=True),
+    Column("repository", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    # The order in which they were first reported.
+    Column("position", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sent_bytes", BigInteger, nullable=False),
+    # "waiting", "sending", "exists", "mounted" or "sent".
+    Column("state", Text, nullable=False),
+)
+
+# What a push shows the registries, sealed by the servers' key; gone with the push's end.
+push_authorizations = Table(
+    "push_authorizations",
+    metadata,
+    Column("push_id", ForeignKey("pushes.id", ondelete="CASCADE"), primary_key=True),
+    Column("registry", Text, primary_key=True),
+    Column("repository", Text, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
 )

@@ -13,10 +13,15 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 
 from layover.adapters.sql.audit_places import SqlAuditPlaces
+from layover.adapters.sql.projects import SqlProjectStore
+from layover.adapters.sql.push_source import SqlPushSource
+from layover.adapters.sql.pushes import SqlPushStore
 from layover.audit.models import AuditQuery, PageKey
 from layover.audit.ports import Named
 from layover.oci.digest import Digest
 from layover.oci.names import Tag
+from layover.oci.references import Destination, Place
+from layover.promotion.models import Push, PushStatus, Transfer
 from layover.registry.manifests import Audience
 from tests.contract.test_audit_store import EVENT
 from tests.contract.test_collection import BUILD, World
@@ -33,6 +38,9 @@ LARGE = (
     "builds",
     "manifest_references",
     "manifests",
+    "push_authorizations",
+    "push_transfers",
+    "pushes",
     "receipts",
     "repository_blobs",
     "retained_manifests",
@@ -155,3 +163,61 @@ async def test_whose_log_it_is_and_what_is_old_in_it_are_found_by_an_index(tmp_p
         assert len(found) == 2 + len(Named)
         assert not [line for plan in found.values() for line in plan if line.startswith("SCAN")]
         assert any("ix_audit_events_at " in line for plan in found.values() for line in plan)
+
+
+async def test_pushes_to_other_registries_are_found_by_an_index(tmp_path: Path) -> None:
+    with opened(tmp_path) as stores:
+        store = SqlPushStore(stores.database)
+        source = SqlPushSource(stores.database, stores.blobs)
+        place = Place("registry.example", REPOSITORY)
+        transfer = Transfer(place, Digest.of(b"layer"), 5)
+        until = NOW + timedelta(seconds=10)
+        body = await push_image(stores, REPOSITORY, b"layer", tag="v1")
+        with plans() as found:
+            for push_id in ("a", "b", "c"):
+                await store.add(_push(push_id), 10)
+                await store.keep_sealed(push_id, {place: b"sealed"})
+            await store.claim("server", NOW, until, 2)
+            for _ in range(2):
+                await store.report("a", "server", NOW, until, transfers=[transfer])
+            await store.claim("server", until, until, 2)
+            await store.cancel("b", NOW)
+            await store.sealed("a")
+            await store.end("a", "server", PushStatus.DONE, None, NOW)
+            for after in (None, (NOW, "b")):
+                assert (await store.list_page("mine", after, 10)).pushes
+            assert await store.forget_ended(until, 10) == 2
+            digests = [Digest.of(body)], [Digest.of(b"layer")]
+            assert await source.keep(REPOSITORY, *digests, NOW, RETENTION)
+            await source.manifest(REPOSITORY, Digest.of(body))
+            await source.blob(REPOSITORY, Digest.of(b"layer"))
+            await source.referrers(REPOSITORY, Digest.of(body), NOW)
+            await SqlProjectStore(stores.database).delete_project("mine", NOW)
+        bad = {
+            statement: plan
+            for statement, plan in found.items()
+            if any(SCAN.search(line) or WIDE.search(line) for line in plan)
+        }
+        assert bad == {}
+        pages = [
+            " ".join(plan)
+            for statement, plan in found.items()
+            if statement.startswith("SELECT pushes.id") and "ORDER BY" in statement
+        ]
+        # What is next is read in the order of an index: nothing is sorted.
+        assert len(pages) == 4
+        assert not any("TEMP B-TREE FOR ORDER BY" in page for page in pages)
+
+
+def _push(push_id: str) -> Push:
+    destination = Destination(Place("registry.example", REPOSITORY), Tag("v1"))
+    return Push(
+        id=push_id,
+        project_id="mine",
+        build_id=BUILD,
+        target="",
+        source=Digest.of(b"image"),
+        destinations=(destination,),
+        created_at=NOW,
+        created_by="Ann",
+    )

@@ -391,3 +391,35 @@ def test_users_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
         names = set(connection.exec_driver_sql("SELECT name FROM users").scalars())
     opened.close()
     assert names == {"admin", "admin-zzzzzzzzzz"}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def third(tmp_path: Path, request: pytest.FixtureRequest) -> Upgrade:
+    """The upgrade from the schema before pushes to other registries."""
+    on_sqlite = request.param == "sqlite"
+    return Upgrade(
+        tmp_path, "0003", None if on_sqlite else request.getfixturevalue("empty_postgres_url")
+    )
+
+
+def test_0003_every_row_is_kept_as_it_was(third: Upgrade) -> None:
+    # Nobody collected or waited for a collection when that server was killed.
+    assert {table for table, rows in third.before.items() if not rows} <= {
+        "receipts",
+        "server_leases",
+        "tombstones",
+    }
+    for table, rows in third.before.items():
+        if table == "alembic_version":
+            continue
+        names = rows[0] if rows else ()
+        kept = [{name: row[name] for name in names} for row in third.after[table]]
+        assert sorted(kept, key=repr) == sorted(rows, key=repr), table
+
+
+def test_0003_nothing_is_on_its_way_to_another_registry(third: Upgrade) -> None:
+    added = {"pushes", "push_transfers", "push_authorizations"}
+    assert third.after.keys() - third.before.keys() == added
+    assert not any(third.after[table] for table in added)
+    for table in ("manifests", "repository_blobs"):
+        assert {row["kept_until"] for row in third.after[table]} == {None}

@@ -1,0 +1,83 @@
+"""Pushes to other registries, and what is kept for them"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+def upgrade() -> None:
+    for table in ("repository_blobs", "manifests"):
+        # Without a batch: neither database rewrites a table for a column that is NULL.
+        op.add_column(table, sa.Column("kept_until", sa.BigInteger(), nullable=True))
+    _create_pushes()
+    op.create_table(
+        "push_transfers",
+        *(_column(name, _TEXT) for name in ("push_id", "registry", "repository", "digest")),
+        _column("position", sa.Integer()),
+        _column("size_bytes", sa.BigInteger()),
+        _column("sent_bytes", sa.BigInteger()),
+        _column("state", _TEXT),
+        sa.PrimaryKeyConstraint(
+            "push_id", "registry", "repository", "digest", name="pk_push_transfers"
+        ),
+        _of_push("push_transfers"),
+    )
+    op.create_table(
+        "push_authorizations",
+        *(_column(name, _TEXT) for name in ("push_id", "registry", "repository")),
+        _column("sealed", sa.LargeBinary()),
+        sa.PrimaryKeyConstraint("push_id", "registry", "repository", name="pk_push_authorizations"),
+        _of_push("push_authorizations"),
+    )
+
+
+def _create_pushes() -> None:
+    op.create_table(
+        "pushes",
+        *(
+            _column(name, _TEXT)
+            for name in ("id", "project_id", "build_id", "target", "source", "destinations")
+        ),
+        _column("platforms", _TEXT),
+        _column("with_referrers", sa.Boolean()),
+        _column("status", _TEXT),
+        _column("created_at", sa.BigInteger()),
+        _column("created_by", _TEXT),
+        _column("started_at", sa.BigInteger(), nullable=True),
+        _column("finished_at", sa.BigInteger(), nullable=True),
+        _column("error", _TEXT, nullable=True),
+        _column("digest", _TEXT, nullable=True),
+        _column("waits_for", _TEXT),
+        _column("canceled_at", sa.BigInteger(), nullable=True),
+        _column("holder", _TEXT, nullable=True),
+        _column("leased_until", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_pushes"),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_pushes_project_id"),
+    )
+    for columns in (
+        ["finished_at"],
+        ["project_id", "created_at", "id"],
+        ["project_id", "status"],
+        ["status", "created_at", "id"],
+    ):
+        op.create_index(f"ix_pushes_{'_'.join(columns)}", "pushes", columns)
+
+
+def _column(
+    name: str, type_: sa.types.TypeEngine[Any], *, nullable: bool = False
+) -> sa.Column[Any]:
+    return sa.Column(name, type_, nullable=nullable)
+
+
+def _of_push(table: str) -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint(
+        ["push_id"], ["pushes.id"], name=f"fk_{table}_push_id", ondelete="CASCADE"
+    )
