@@ -19,6 +19,12 @@ class PublicAddress:
         """The host of image references, with its port when the URL has one."""
         return urlsplit(self.url).netloc
 
+    def is_own(self, registry: str) -> bool:
+        """Whether a registry's HOST or HOST:PORT is this server's, as clients are told it."""
+        port = ":443" if self.url.startswith("https://") else ":80"
+        own, named = (host.lower().removesuffix(port) for host in (self.registry_host, registry))
+        return own == named
+
     def build_url(self, build_id: str) -> str:
         return f"{self.url.rstrip('/')}/builds/{build_id}"
 

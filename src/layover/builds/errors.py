@@ -45,20 +45,20 @@ class BuildNotEnded(BuildError):
 
 
 class BuildStillRunning(BuildError):
-    """The build's image cannot be pulled before the build has ended."""
+    """The build's image cannot be pulled, or pushed on, before the build has ended."""
 
-    def __init__(self, build_id: str) -> None:
-        super().__init__(f"build {build_id} is still running: pull it when it has finished")
+    def __init__(self, build_id: str, verb: str = "pull") -> None:
+        super().__init__(f"build {build_id} is still running: {verb} it when it has finished")
         self.build_id = build_id
 
 
 class BuildUnsuccessful(BuildError):
-    """The build failed or was canceled: there is nothing to pull."""
+    """The build failed or was canceled: there is nothing to pull, or to push on."""
 
-    def __init__(self, build_id: str, status: str, reason: str | None) -> None:
+    def __init__(self, build_id: str, status: str, reason: str | None, verb: str = "pull") -> None:
         told = {"failed": "failed", "canceled": "was canceled"}.get(status, status)
         super().__init__(
-            f"build {build_id} {told}" + (f": {reason}" if reason else "") + "; nothing to pull"
+            f"build {build_id} {told}" + (f": {reason}" if reason else "") + f"; nothing to {verb}"
         )
         self.build_id, self.status, self.reason = build_id, status, reason
 
@@ -66,11 +66,11 @@ class BuildUnsuccessful(BuildError):
 class BuildNotSaved(BuildError):
     """The build finished, but nothing of it is in the registry."""
 
-    def __init__(self, build_id: str, asked_to_save: bool) -> None:
+    def __init__(self, build_id: str, asked_to_save: bool, verb: str = "pull") -> None:
         why = (
             "nothing of it is in the registry, although it asked to be saved: build it again"
             if asked_to_save
-            else "build it with --save to pull it by its ID"
+            else f"build it with --save to {verb} it by its ID"
         )
         super().__init__(f"build {build_id} was not saved: {why}")
         self.build_id, self.asked_to_save = build_id, asked_to_save

@@ -36,6 +36,21 @@ def target_of(build: Build, image: SavedImage) -> str | None:
     return image.tag[len(build.id) + 1 :] if image.tag.startswith(f"{build.id}-") else None
 
 
+async def saved_images(images: SavedImages, build: Build, verb: str = "pull") -> list[SavedImage]:
+    """What the registry holds of a build that finished; `verb` is what is to be done with it.
+
+    Raises BuildStillRunning, BuildUnsuccessful, BuildNotSaved.
+    """
+    if not build.status.has_ended:
+        raise BuildStillRunning(build.id, verb)
+    if build.status is not BuildStatus.FINISHED:
+        raise BuildUnsuccessful(build.id, build.status, build.error, verb)
+    found = await images.of_build(build.project_id, build.id)
+    if not found:
+        raise BuildNotSaved(build.id, build.is_saved, verb)
+    return found
+
+
 class PullService:
     """Hands out references and pull tokens."""
 
@@ -57,12 +72,7 @@ class PullService:
         Raises BuildUnknown, ActionDenied; BuildStillRunning, BuildUnsuccessful, BuildNotSaved.
         """
         build = await self._builds.find(principal, build_id, Action.CREATE_PULL_TOKEN)
-        if not build.status.has_ended:
-            raise BuildStillRunning(build.id)
-        if build.status is not BuildStatus.FINISHED:
-            raise BuildUnsuccessful(build.id, build.status, build.error)
-        if not await self._images.of_build(build.project_id, build.id):
-            raise BuildNotSaved(build.id, build.is_saved)
+        await saved_images(self._images, build)
         project = await self._identity.authorize(
             principal, Action.CREATE_PULL_TOKEN, build.project_id
         )

@@ -27,6 +27,7 @@ from layover.identity.models import (
     Role,
     TokenKind,
 )
+from layover.oci.digest import Digest
 from layover.registry.models import Gone
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -215,9 +216,10 @@ class MemoryImages:
     def __init__(self) -> None:
         self._images: dict[str, list[SavedImage]] = {}
 
-    def save(self, build_id: str, *tags: str) -> None:
+    def save(self, build_id: str, *tags: str, platforms: Sequence[str] = ("linux/amd64",)) -> None:
         self._images[build_id] = [
-            SavedImage(tag, f"sha256:{tag}", ("linux/amd64",), 1000) for tag in sorted(tags)
+            SavedImage(tag, str(Digest.of(tag.encode())), tuple(platforms), 1000)
+            for tag in sorted(tags)
         ]
 
     async def of_build(self, project_id: str, build_id: str) -> list[SavedImage]:

@@ -9,7 +9,7 @@ from layover.builds.address import PublicAddress
 from layover.builds.connections import ConnectionService
 from layover.builds.life import BuildService, CreatedBuild
 from layover.builds.listing import ListingService
-from layover.builds.models import BuildOptions, BuildStatus
+from layover.builds.models import BuildOptions, BuildStatus, Command
 from layover.builds.pool import BuilderPool
 from layover.builds.pulls import PullService
 from layover.builds.reports import ReportService
@@ -90,10 +90,18 @@ class World:
         assert build is not None
         return build.status
 
-    async def finished(self, *, pushed: bool = True) -> str:
-        """The ID of a build that finished, and was pushed unless told otherwise."""
-        created = await self.create()
+    async def finished(
+        self, *targets: str, pushed: bool = True, platforms: Sequence[str] = ("linux/amd64",)
+    ) -> str:
+        """The ID of a build, or of a bake of `targets`, that finished; pushed unless told
+        otherwise."""
+        options = [
+            BuildOptions(command=Command.BAKE, save=True, target_name=target) for target in targets
+        ]
+        created = await self.create(options or (SAVED,))
+        build_id = created.build.id
         if pushed:
-            self.images.save(created.build.id, created.build.id)
+            tags = [f"{build_id}-{target}" for target in targets] or [build_id]
+            self.images.save(build_id, *tags, platforms=platforms)
         await self.builds.finish(self.user, created.build.id, BuildStatus.FINISHED)
         return created.build.id

@@ -47,6 +47,7 @@ WORKS = PULLS | {
     Action.SEE_BUILDS,
     Action.DELETE_BUILD,
     Action.KEEP_BUILD,
+    Action.PUSH_ON,
     Action.CREATE_PULL_TOKEN,
 }
 OF_AN_ORGANIZATION = {

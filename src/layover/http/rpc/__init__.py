@@ -25,6 +25,7 @@ from layover.http.rpc.login_service import LoginRpc
 from layover.http.rpc.organizations_service import DepotOrganizationsRpc, OrganizationsRpc
 from layover.http.rpc.projects_service import OwnProjectsRpc, ProjectsRpc
 from layover.http.rpc.protocol import CODECS, ConnectOnly
+from layover.http.rpc.pushes_service import MAX_PUSH_MESSAGE_BYTES, PushesRpc
 from layover.http.rpc.tokens_service import TokensRpc
 from layover.http.rpc.trust_service import TrustRpc
 from layover.http.rpc.users_service import UsersRpc
@@ -36,6 +37,7 @@ from layover.identity.sign_in import SignInService
 from layover.identity.throttle import LoginThrottle
 from layover.identity.tokens import TokenService
 from layover.identity.trust_service import TrustService
+from layover.promotion.service import PushService
 from layover.retention.receipts import ReceiptService
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceASGIApplication
 from layover.rpc.depot.cli.v1beta1.login_connect import LoginServiceASGIApplication
@@ -47,6 +49,7 @@ from layover.rpc.layover.v1.organizations_connect import OrganizationsServiceASG
 from layover.rpc.layover.v1.projects_connect import (
     ProjectsServiceASGIApplication as OwnProjectsServiceASGIApplication,
 )
+from layover.rpc.layover.v1.pushes_connect import PushesServiceASGIApplication
 from layover.rpc.layover.v1.tokens_connect import TokensServiceASGIApplication
 from layover.rpc.layover.v1.trust_connect import TrustServiceASGIApplication
 from layover.rpc.layover.v1.users_connect import UsersServiceASGIApplication
@@ -150,6 +153,24 @@ def connect_apps(
             AuditRpc(audit_listing),
             interceptors=interceptors,
             read_max_bytes=MAX_MESSAGE_BYTES,
+            codecs=CODECS,
+        ),
+    ]
+    return [(service.path, ConnectOnly(service)) for service in services]
+
+
+def push_apps(authentication: Authentication, pushes: PushService) -> list[tuple[str, ConnectOnly]]:
+    """The services that push to other registries, as `connect_apps`."""
+    interceptors: Iterable[Interceptor] = (
+        authentication,
+        ErrorTranslation(),
+        Auditing(authentication.audit),
+    )
+    services: list[ConnectASGIApplication[Any]] = [
+        PushesServiceASGIApplication(
+            PushesRpc(pushes),
+            interceptors=interceptors,
+            read_max_bytes=MAX_PUSH_MESSAGE_BYTES,
             codecs=CODECS,
         ),
     ]

@@ -34,6 +34,8 @@ class Method:
     organization: str = ""
     details: tuple[str, ...] = ()
     """Of the request; no secrets."""
+    results: tuple[str, ...] = ()
+    """Of the response, named by the last of their names; no secrets."""
 
 
 def _change(
@@ -42,11 +44,13 @@ def _change(
     project: str = "",
     organization: str = "",
     details: tuple[str, ...] = (),
+    results: tuple[str, ...] = (),
 ) -> Method:
-    return Method(action, Told.CHANGES, subject, project, organization, details)
+    return Method(action, Told.CHANGES, subject, project, organization, details, results)
 
 
 _BUILD = "depot.cli.v1.BuildService"
+_DEPOT_PUSH = "depot.cli.v1.PushService"
 _LOGIN = "depot.cli.v1beta1.LoginService"
 _DEPOT_ORGANIZATIONS = "depot.core.v1.OrganizationService"
 _DEPOT_PROJECTS = "depot.cli.v1beta1.ProjectsService"
@@ -54,10 +58,12 @@ _AUDIT = "layover.v1.AuditService"
 _BUILDS = "layover.v1.BuildsService"
 _ORGANIZATIONS = "layover.v1.OrganizationsService"
 _PROJECTS = "layover.v1.ProjectsService"
+_PUSHES = "layover.v1.PushesService"
 _TOKENS = "layover.v1.TokensService"
 _TRUST = "layover.v1.TrustService"
 _USERS = "layover.v1.UsersService"
 
+_OF_PUSH = ("push.build_id", "push.destinations")
 _POLICY = ("name", "retention", "max_retention", "extends_on_pull")
 
 METHODS: Mapping[str, Method] = {
@@ -77,6 +83,9 @@ METHODS: Mapping[str, Method] = {
     # Nobody is known to call; what comes of it is told by FinishLogin.
     f"{_LOGIN}/StartLogin": Method("login.device", Told.BY_ITSELF),
     f"{_LOGIN}/FinishLogin": Method("login.device", Told.BY_ITSELF),
+    # Its client pushes by itself, and says only when it begins and how it ended.
+    f"{_DEPOT_PUSH}/StartPush": _change("pushes.start", "build_id", details=("tag",)),
+    f"{_DEPOT_PUSH}/FinishPush": _change("pushes.finish", "build_id", details=("error",)),
     f"{_DEPOT_PROJECTS}/ListProjects": Method("projects.list"),
     f"{_DEPOT_PROJECTS}/ResetProjectCache": _change("builders.reset_cache", "project_id"),
     f"{_DEPOT_ORGANIZATIONS}/ListOrganizations": Method("organizations.list"),
@@ -117,6 +126,22 @@ METHODS: Mapping[str, Method] = {
         details=(*_POLICY, "quota"),
     ),
     f"{_PROJECTS}/DeleteProject": _change("projects.delete", "project_id"),
+    f"{_PUSHES}/CreatePush": _change(
+        "pushes.create",
+        "push.id",
+        "build_id",
+        project="push.project_id",
+        details=("target", "destinations", "platforms", "with_referrers"),
+        results=_OF_PUSH,
+    ),
+    f"{_PUSHES}/GetPush": Method("pushes.get", subject=("push_id",)),
+    f"{_PUSHES}/ListPushes": Method("pushes.list", subject=("project_id",)),
+    f"{_PUSHES}/CancelPush": _change(
+        "pushes.cancel", "push_id", project="push.project_id", results=_OF_PUSH
+    ),
+    f"{_PUSHES}/AuthorizePush": _change(
+        "pushes.authorize", "push_id", project="push.project_id", results=_OF_PUSH
+    ),
     f"{_TOKENS}/GetCaller": Method("tokens.get_caller"),
     f"{_TOKENS}/CreateToken": _change(
         "tokens.create",

@@ -70,7 +70,7 @@ class Auditing:
                 origin(),
                 where=where,
                 subject=_subject(method, response, request),
-                details=_details(method, request),
+                details={**_details(method, request), **_results(method, response)},
             )
         return response
 
@@ -194,6 +194,10 @@ def _details(method: Method, request: object) -> dict[str, str]:
     return {name: _detail(request, name) for name in method.details}
 
 
+def _results(method: Method, response: object) -> dict[str, str]:
+    return {path.rpartition(".")[2]: _text(_field(response, path)) for path in method.results}
+
+
 def _detail(request: object, name: str) -> str:
     value = _field(request, name)
     if value is False and isinstance(request, Message) and request.has_field(name):
@@ -228,6 +232,8 @@ def _text(value: object) -> str:
         case Mapping():
             entries = list(value.items())[:_MAX_ENTRIES]
             return ", ".join(f"{key}={each}" for key, each in entries)
+        case list():
+            return ", ".join(map(_text, value[:_MAX_ENTRIES]))
         case str() | int():
             return str(value)
         case _:

@@ -66,6 +66,18 @@ from layover.identity.sign_in_models import (
 from layover.identity.throttle import TooManyAttempts
 from layover.identity.trust import InvalidTrustPolicy, TrustPolicyUnknown
 from layover.oci.names import InvalidTag
+from layover.oci.references import InvalidDestination
+from layover.promotion.models import (
+    InvalidPush,
+    PushEnded,
+    PushUnknown,
+    RegistryForbidden,
+    RegistryRefused,
+    RegistryUnauthorized,
+    RegistryUnavailable,
+    SourceGone,
+    TooManyPushes,
+)
 from layover.redaction import redact
 from layover.retention.models import BuildNotOver, ReceiptPending
 
@@ -90,10 +102,12 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     InvalidAuditQuery: Code.INVALID_ARGUMENT,
     InvalidBuildRequest: Code.INVALID_ARGUMENT,
     InvalidChange: Code.INVALID_ARGUMENT,
+    InvalidDestination: Code.INVALID_ARGUMENT,
     InvalidLifetime: Code.INVALID_ARGUMENT,
     InvalidName: Code.INVALID_ARGUMENT,
     InvalidPageToken: Code.INVALID_ARGUMENT,
     InvalidPlace: Code.INVALID_ARGUMENT,
+    InvalidPush: Code.INVALID_ARGUMENT,
     InvalidRetention: Code.INVALID_ARGUMENT,
     InvalidTag: Code.INVALID_ARGUMENT,
     InvalidTrustPolicy: Code.INVALID_ARGUMENT,
@@ -107,12 +121,21 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     OrganizationUnknown: Code.NOT_FOUND,
     ProjectNotGiven: Code.INVALID_ARGUMENT,
     ProjectUnknown: Code.NOT_FOUND,
+    PushEnded: Code.FAILED_PRECONDITION,
+    PushUnknown: Code.NOT_FOUND,
     ReceiptPending: Code.FAILED_PRECONDITION,
+    RegistryForbidden: Code.FAILED_PRECONDITION,
+    RegistryRefused: Code.FAILED_PRECONDITION,
+    # Of another registry: the caller's own token is as good as before.
+    RegistryUnauthorized: Code.FAILED_PRECONDITION,
+    RegistryUnavailable: Code.UNAVAILABLE,
+    SourceGone: Code.FAILED_PRECONDITION,
     StorageFull: Code.RESOURCE_EXHAUSTED,
     StorageUnavailable: Code.UNAVAILABLE,
     TokenUnknown: Code.NOT_FOUND,
     TooMany: Code.RESOURCE_EXHAUSTED,
     TooManyAttempts: Code.RESOURCE_EXHAUSTED,
+    TooManyPushes: Code.RESOURCE_EXHAUSTED,
     TrustPolicyUnknown: Code.NOT_FOUND,
     InvalidPassword: Code.INVALID_ARGUMENT,
     InvalidUserName: Code.INVALID_ARGUMENT,

@@ -59,6 +59,7 @@ def paths_of(method: Method) -> Iterator[tuple[str, bool]]:
     """The fields that a row names, and whether the response alone may have them."""
     yield from ((path, False) for path in method.subject)
     yield from ((path, True) for path in (method.project, method.organization) if path)
+    yield from ((path, True) for path in method.results)
 
 
 def has(message: DescMessage, path: str) -> bool:
@@ -83,8 +84,9 @@ def test_every_field_that_a_row_names_is_there(key: str) -> None:
 
 def test_no_row_tells_a_secret() -> None:
     for method in METHODS.values():
-        named = {*method.details, *method.subject}
+        named = {*method.details, *method.subject, *method.results}
         assert named.isdisjoint({"secret", "token", "password", "build_token", "id"})
+        assert not any("authorization" in path for path in named)
 
 
 def test_a_method_that_nobody_wrote_down_is_told_of_always() -> None:

@@ -11,11 +11,13 @@ from layover.errors import LayoverError, StorageFull, StorageUnavailable
 from layover.http.rpc.errors import CONNECT_CODES, to_connect_error
 from layover.identity.models import IdentityError
 from layover.oci.names import InvalidTag
+from layover.oci.references import InvalidDestination
+from layover.promotion.models import PushError
 from layover.retention.models import RetentionError
 from tests.unit.http.rpc.api import make_api, refusal
 
 # What a service that http/rpc calls may raise beside its own part's errors.
-OTHERS = {StorageFull, StorageUnavailable, InvalidAuditQuery, InvalidTag}
+OTHERS = {StorageFull, StorageUnavailable, InvalidAuditQuery, InvalidDestination, InvalidTag}
 
 
 def leaf_classes(base: type[LayoverError]) -> Iterator[type[LayoverError]]:
@@ -30,6 +32,7 @@ def test_no_error_reaches_a_client_unmapped() -> None:
     raised = {
         *leaf_classes(BuildError),
         *leaf_classes(IdentityError),
+        *leaf_classes(PushError),
         *leaf_classes(RetentionError),
         *OTHERS,
     }

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NoReturn, TYPE_CHECKING, TypeAlias
+from typing import Literal, TYPE_CHECKING, TypeAlias
 
 from protobuf import Enum, Message
 from protobuf._codegen import file_desc
@@ -644,23 +644,33 @@ class AuthorizePushRequest(Message[_AuthorizePushRequestFields]):
         push_id: str
         authorizations: list[PlaceAuthorization]
 
-_AuthorizePushResponseFields: TypeAlias = NoReturn
+_AuthorizePushResponseFields: TypeAlias = Literal["push"]
 
 class AuthorizePushResponse(Message[_AuthorizePushResponseFields]):
     """
     ```proto
     message layover.v1.AuthorizePushResponse
     ```
+
+    Attributes:
+        push:
+            ```proto
+            optional layover.v1.Push push = 1;
+            ```
     """
 
-    __slots__ = ()
+    __slots__ = ("push",)
 
     if TYPE_CHECKING:
 
         def __init__(
             self,
+            *,
+            push: Push | None = None,
         ) -> None:
             pass
+
+        push: Push | None
 
 class PushStatus(Enum):
     """
@@ -748,7 +758,7 @@ class TransferState(Enum):
 
 
 _DESC = file_desc(
-    b'\n\x17layover/v1/pushes.proto\x12\nlayover.v1\x1a\x1fgoogle/protobuf/timestamp.proto"\xa7\x01\n\x08Transfer\x12\x14\n\x05place\x18\x01 \x01(\tR\x05place\x12\x16\n\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x04R\tsizeBytes\x12\x1d\n\nsent_bytes\x18\x04 \x01(\x04R\tsentBytes\x12/\n\x05state\x18\x05 \x01(\x0e2\x19.layover.v1.TransferStateR\x05state"\x90\x05\n\x04Push\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12.\n\x06status\x18\x02 \x01(\x0e2\x16.layover.v1.PushStatusR\x06status\x12\x1d\n\nproject_id\x18\x03 \x01(\tR\tprojectId\x12\x19\n\x08build_id\x18\x04 \x01(\tR\x07buildId\x12\x16\n\x06target\x18\x05 \x01(\tR\x06target\x12"\n\x0cdestinations\x18\x06 \x03(\tR\x0cdestinations\x12\x1c\n\tplatforms\x18\x07 \x03(\tR\tplatforms\x12%\n\x0ewith_referrers\x18\x08 \x01(\x08R\rwithReferrers\x129\n\ncreated_at\x18\t \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n\nstarted_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartedAt\x12;\n\x0bfinished_at\x18\x0b \x01(\x0b2\x1a.google.protobuf.TimestampR\nfinishedAt\x12\x1d\n\ncreated_by\x18\x0c \x01(\tR\tcreatedBy\x12\x14\n\x05error\x18\r \x01(\tR\x05error\x12\x16\n\x06digest\x18\x0e \x01(\tR\x06digest\x122\n\ttransfers\x18\x0f \x03(\x0b2\x14.layover.v1.TransferR\ttransfers\x12\x1b\n\twaits_for\x18\x10 \x03(\tR\x08waitsFor\x12\x1d\n\nsize_bytes\x18\x11 \x01(\x04R\tsizeBytes\x12\x1d\n\nsent_bytes\x18\x12 \x01(\x04R\tsentBytes"\xa4\x01\n\x12PlaceAuthorization\x12\x14\n\x05place\x18\x01 \x01(\tR\x05place\x121\n\x06bearer\x18\x02 \x01(\x0b2\x17.layover.v1.BearerTokenH\x00R\x06bearer\x124\n\x05basic\x18\x03 \x01(\x0b2\x1c.layover.v1.BasicCredentialsH\x00R\x05basicB\x0f\n\rauthorization"^\n\x0bBearerToken\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x129\n\nexpires_at\x18\x02 \x01(\x0b2\x1a.google.protobuf.TimestampR\texpiresAt"J\n\x10BasicCredentials\x12\x1a\n\x08username\x18\x01 \x01(\tR\x08username\x12\x1a\n\x08password\x18\x02 \x01(\tR\x08password"\xf7\x01\n\x11CreatePushRequest\x12\x19\n\x08build_id\x18\x01 \x01(\tR\x07buildId\x12\x16\n\x06target\x18\x02 \x01(\tR\x06target\x12"\n\x0cdestinations\x18\x03 \x03(\tR\x0cdestinations\x12\x1c\n\tplatforms\x18\x04 \x03(\tR\tplatforms\x12%\n\x0ewith_referrers\x18\x05 \x01(\x08R\rwithReferrers\x12F\n\x0eauthorizations\x18\x06 \x03(\x0b2\x1e.layover.v1.PlaceAuthorizationR\x0eauthorizations":\n\x12CreatePushResponse\x12$\n\x04push\x18\x01 \x01(\x0b2\x10.layover.v1.PushR\x04push")\n\x0eGetPushRequest\x12\x17\n\x07push_id\x18\x01 \x01(\tR\x06pushId"7\n\x0fGetPushResponse\x12$\n\x04push\x18\x01 \x01(\x0b2\x10.layover.v1.PushR\x04push"n\n\x11ListPushesRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken"f\n\x12ListPushesResponse\x12(\n\x06pushes\x18\x01 \x03(\x0b2\x10.layover.v1.PushR\x06pushes\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken",\n\x11CancelPushRequest\x12\x17\n\x07push_id\x18\x01 \x01(\tR\x06pushId":\n\x12CancelPushResponse\x12$\n\x04push\x18\x01 \x01(\x0b2\x10.layover.v1.PushR\x04push"w\n\x14AuthorizePushRequest\x12\x17\n\x07push_id\x18\x01 \x01(\tR\x06pushId\x12F\n\x0eauthorizations\x18\x02 \x03(\x0b2\x1e.layover.v1.PlaceAuthorizationR\x0eauthorizations"\x17\n\x15AuthorizePushResponse*\xa2\x01\n\nPushStatus\x12\x1b\n\x17PUSH_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12PUSH_STATUS_QUEUED\x10\x01\x12\x17\n\x13PUSH_STATUS_RUNNING\x10\x02\x12\x14\n\x10PUSH_STATUS_DONE\x10\x03\x12\x16\n\x12PUSH_STATUS_FAILED\x10\x04\x12\x18\n\x14PUSH_STATUS_CANCELED\x10\x05*\xb7\x01\n\rTransferState\x12\x1e\n\x1aTRANSFER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16TRANSFER_STATE_WAITING\x10\x01\x12\x1a\n\x16TRANSFER_STATE_SENDING\x10\x02\x12\x19\n\x15TRANSFER_STATE_EXISTS\x10\x03\x12\x1a\n\x16TRANSFER_STATE_MOUNTED\x10\x04\x12\x17\n\x13TRANSFER_STATE_SENT\x10\x052\x90\x03\n\rPushesService\x12K\n\nCreatePush\x12\x1d.layover.v1.CreatePushRequest\x1a\x1e.layover.v1.CreatePushResponse\x12B\n\x07GetPush\x12\x1a.layover.v1.GetPushRequest\x1a\x1b.layover.v1.GetPushResponse\x12K\n\nListPushes\x12\x1d.layover.v1.ListPushesRequest\x1a\x1e.layover.v1.ListPushesResponse\x12K\n\nCancelPush\x12\x1d.layover.v1.CancelPushRequest\x1a\x1e.layover.v1.CancelPushResponse\x12T\n\rAuthorizePush\x12 .layover.v1.AuthorizePushRequest\x1a!.layover.v1.AuthorizePushResponseb\x06proto3',
+    b'\n\x17layover/v1/pushes.proto\x12\nlayover.v1\x1a\x1fgoogle/protobuf/timestamp.proto"\xa7\x01\n\x08Transfer\x12\x14\n\x05place\x18\x01 \x01(\tR\x05place\x12\x16\n\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x04R\tsizeBytes\x12\x1d\n\nsent_bytes\x18\x04 \x01(\x04R\tsentBytes\x12/\n\x05state\x18\x05 \x01(\x0e2\x19.layover.v1.TransferStateR\x05state"\x90\x05\n\x04Push\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12.\n\x06status\x18\x02 \x01(\x0e2\x16.layover.v1.PushStatusR\x06status\x12\x1d\n\nproject_id\x18\x03 \x01(\tR\tprojectId\x12\x19\n\x08build_id\x18\x04 \x01(\tR\x07buildId\x12\x16\n\x06target\x18\x05 \x01(\tR\x06target\x12"\n\x0cdestinations\x18\x06 \x03(\tR\x0cdestinations\x12\x1c\n\tplatforms\x18\x07 \x03(\tR\tplatforms\x12%\n\x0ewith_referrers\x18\x08 \x01(\x08R\rwithReferrers\x129\n\ncreated_at\x18\t \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n\nstarted_at\x18\n \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartedAt\x12;\n\x0bfinished_at\x18\x0b \x01(\x0b2\x1a.google.protobuf.TimestampR\nfinishedAt\x12\x1d\n\ncreated_by\x18\x0c \x01(\tR\tcreatedBy\x12\x14\n\x05error\x18\r \x01(\tR\x05error\x12\x16\n\x06digest\x18\x0e \x01(\tR\x06digest\x122\n\ttransfers\x18\x0f \x03(\x0b2\x14.layover.v1.TransferR\ttransfers\x12\x1b\n\twaits_for\x18\x10 \x03(\tR\x08waitsFor\x12\x1d\n\nsize_bytes\x18\x11 \x01(\x04R\tsizeBytes\x12\x1d\n\nsent_bytes\x18\x12 \x01(\x04R\tsentBytes"\xa4\x01\n\x12PlaceAuthorization\x12\x14\n\x05place\x18\x01 \x01(\tR\x05place\x121\n\x06bearer\x18\x02 \x01(\x0b2\x17.layover.v1.BearerTokenH\x00R\x06bearer\x124\n\x05basic\x18\x03 \x01(\x0b2\x1c.layover.v1.BasicCredentialsH\x00R\x05basicB\x0f\n\rauthorization"^\n\x0bBearerToken\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x129\n\nexpires_at\x18\x02 \x01(\x0b2\x1a.google.protobuf.TimestampR\texpiresAt"J\n\x10BasicCredentials\x12\x1a\n\x08username\x18\x01 \x01(\tR\x08username\x12\x1a\n\x08password\x18\x02 \x01(\tR\x08password"\xf7\x01\n\x11CreatePushRequest\x12\x19\n\x08build_id\x18\x01 \x01(\tR\x07buildId\x12\x16\n\x06target\x18\x02 \x01(\tR\x06target\x12"\n\x0cdestinations\x18\x03 \x03(\tR\x0cdestinations\x12\x1c\n\tplatforms\x18\x04 \x03(\tR\tplatforms\x12%\n\x0ewith_referrers\x18\x05 \x01(\x08R\rwithReferrers\x12F\n\x0eauthorizations\x18\x06 \x03(\x0b2\x1e.layover.v1.PlaceAuthorizationR\x0eauthorizations":\n\x12CreatePushResponse\x12$\n\x04push\x18\x01 \x01(\x0b2\x10.layover.v1.PushR\x04push")\n\x0eGetPushRequest\x12\x17\n\x07push_id\x18\x01 \x01(\tR\x06pushId"7\n\x0fGetPushResponse\x12$\n\x04push\x18\x01 \x01(\x0b2\x10.layover.v1.PushR\x04push"n\n\x11ListPushesRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tR\tprojectId\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken"f\n\x12ListPushesResponse\x12(\n\x06pushes\x18\x01 \x03(\x0b2\x10.layover.v1.PushR\x06pushes\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken",\n\x11CancelPushRequest\x12\x17\n\x07push_id\x18\x01 \x01(\tR\x06pushId":\n\x12CancelPushResponse\x12$\n\x04push\x18\x01 \x01(\x0b2\x10.layover.v1.PushR\x04push"w\n\x14AuthorizePushRequest\x12\x17\n\x07push_id\x18\x01 \x01(\tR\x06pushId\x12F\n\x0eauthorizations\x18\x02 \x03(\x0b2\x1e.layover.v1.PlaceAuthorizationR\x0eauthorizations"=\n\x15AuthorizePushResponse\x12$\n\x04push\x18\x01 \x01(\x0b2\x10.layover.v1.PushR\x04push*\xa2\x01\n\nPushStatus\x12\x1b\n\x17PUSH_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12PUSH_STATUS_QUEUED\x10\x01\x12\x17\n\x13PUSH_STATUS_RUNNING\x10\x02\x12\x14\n\x10PUSH_STATUS_DONE\x10\x03\x12\x16\n\x12PUSH_STATUS_FAILED\x10\x04\x12\x18\n\x14PUSH_STATUS_CANCELED\x10\x05*\xb7\x01\n\rTransferState\x12\x1e\n\x1aTRANSFER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16TRANSFER_STATE_WAITING\x10\x01\x12\x1a\n\x16TRANSFER_STATE_SENDING\x10\x02\x12\x19\n\x15TRANSFER_STATE_EXISTS\x10\x03\x12\x1a\n\x16TRANSFER_STATE_MOUNTED\x10\x04\x12\x17\n\x13TRANSFER_STATE_SENT\x10\x052\x90\x03\n\rPushesService\x12K\n\nCreatePush\x12\x1d.layover.v1.CreatePushRequest\x1a\x1e.layover.v1.CreatePushResponse\x12B\n\x07GetPush\x12\x1a.layover.v1.GetPushRequest\x1a\x1b.layover.v1.GetPushResponse\x12K\n\nListPushes\x12\x1d.layover.v1.ListPushesRequest\x1a\x1e.layover.v1.ListPushesResponse\x12K\n\nCancelPush\x12\x1d.layover.v1.CancelPushRequest\x1a\x1e.layover.v1.CancelPushResponse\x12T\n\rAuthorizePush\x12 .layover.v1.AuthorizePushRequest\x1a!.layover.v1.AuthorizePushResponseb\x06proto3',
     [
         timestamp_pb.desc(),
     ],
