@@ -61,6 +61,9 @@ def dialing(env: Mapping[str, str], resolve: Resolve = system_resolve) -> Dialin
     """
     pem = trusted_certificates(env)
     try:
+        if pem is not None and not pem.strip():
+            # To Python that is none, for which it would take the system's.
+            raise ValueError("it is empty")
         context = ssl.create_default_context(cadata=None if pem is None else pem.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
         raise ClientError(f"cannot use SSL_CERT_FILE, which has to be PEM: {error}") from error

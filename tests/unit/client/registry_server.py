@@ -5,14 +5,25 @@ import base64
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+import pytest
+
+from layover.client.registry_authorization import RegistryAuthorization, authorize
+from layover.errors import LayoverError
+from layover.oci.references import Destination, Place
 from tests.certificates import Certificates
 
 USER, PASSWORD = "ann", "p4ss:wörd-of-ann"
 TLS_HANDSHAKE = b"\x16"
+TOKEN = "a-t0ken"
+IDENTITY = "an-1dentity-token"
+PUSH = "repository:acme/app:pull,push"
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BASIC = f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}"
 
 
@@ -59,6 +70,7 @@ def challenge(*values: str) -> Reply:
 
 
 Handler = Callable[[Request], Reply]
+Env = dict[str, str]
 
 
 @dataclass
@@ -126,3 +138,61 @@ async def serving(
         yield server
     finally:
         listening.close()
+
+
+def log_in(env: Env, *registries: str, **entry: str) -> Env:
+    """Note a login in Docker's file."""
+    login = entry or {"username": USER, "password": PASSWORD}
+    folder = Path(env["HOME"]) / ".docker"
+    folder.mkdir(exist_ok=True)
+    auths = dict.fromkeys(registries, login)
+    (folder / "config.json").write_text(json.dumps({"auths": auths}))
+    return env
+
+
+def place(server: RegistryServer, repository: str = "acme/app") -> Place:
+    return Destination.parse(f"{server.registry}/{repository}").place
+
+
+def with_tokens(server: RegistryServer, answer: Reply | None = None, realm: str = "") -> None:
+    """Let the server be a registry, and where it has clients sign in, too."""
+
+    def handle(request: Request) -> Reply:
+        if request.path == "/v2/":
+            return challenge(f'Bearer realm="{realm or server.url + "/token"}",service="here"')
+        if answer is not None:
+            return answer
+        if request.authorization != BASIC:
+            return Reply(401)
+        return reply_json({"token": TOKEN, "expires_in": 300})
+
+    server.handle = handle
+
+
+class Names:
+    """A name server of a test's own."""
+
+    def __init__(self, **addresses: str) -> None:
+        self._addresses = {name.replace("_", "."): found for name, found in addresses.items()}
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        return [self._addresses.get(host, host)]
+
+
+async def authorize_one(
+    server: RegistryServer, env: Env, resolve: Names | None = None
+) -> RegistryAuthorization:
+    there = place(server)
+    if resolve is None:
+        return (await authorize([there], env, now=lambda: NOW))[there]
+    return (await authorize([there], env, now=lambda: NOW, resolve=resolve))[there]
+
+
+def tells_nothing(failure: pytest.ExceptionInfo[LayoverError]) -> bool:
+    """Whether the failure, all of it, holds no secret."""
+    shown, error = "", failure.value
+    cause: BaseException | None = error
+    while cause is not None:
+        shown += f"{cause!s} {cause!r}"
+        cause = cause.__cause__
+    return not any(secret in shown for secret in (PASSWORD, IDENTITY, TOKEN, BASIC[6:]))
