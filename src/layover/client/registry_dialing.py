@@ -40,6 +40,23 @@ class PassingFailure(Exception):
         self.failure = failure
 
 
+class NotReached(PassingFailure):
+    """Nobody listens, or nobody there speaks TLS."""
+
+
+class SpeaksPlainHttp(RegistryUnreachable):
+    """A host without TLS where there has to be some: trying again is no help."""
+
+    def __init__(self, registry: str, host: str) -> None:
+        hint = ""
+        if host == registry:
+            hint = (
+                f". If that is as it should be, set {INSECURE_VARIABLE}={registry} here, and have"
+                " the server's administrator list it in outbound_insecure_hosts"
+            )
+        super().__init__(registry, f"{host} speaks HTTP without TLS{hint}")
+
+
 @dataclass(frozen=True, slots=True)
 class Dialing:
     """Which certificates are trusted, and which hosts are reached without TLS."""
@@ -80,8 +97,8 @@ async def asked(
 ) -> AsyncIterator[httpx.Response]:
     """The answer to a request, whose content is read within the block.
 
-    Raises RegistryNotTrusted, RegistryUnreachable, and PassingFailure for what may pass; what it
-    says names the host, and nothing else of the request.
+    Raises RegistryNotTrusted, SpeaksPlainHttp, and PassingFailure for what may pass; what they say
+    names the host, and nothing else of the request.
     """
     host = request.url.netloc.decode("ascii")
     try:
@@ -102,9 +119,11 @@ async def asked(
         if isinstance(tls, ssl.SSLCertVerificationError):
             raise RegistryNotTrusted(registry, tls.verify_message) from error
         if tls is not None and tls.reason in _PLAIN_REASONS:
-            raise RegistryUnreachable(registry, _plain_hint(host, registry)) from error
+            raise SpeaksPlainHttp(registry, host) from error
         reason = f"{host} cannot be reached: {str(error) or type(error).__name__}"
-        raise PassingFailure(RegistryUnreachable(registry, reason)) from error
+        is_reached = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+        failure = PassingFailure if is_reached else NotReached
+        raise failure(RegistryUnreachable(registry, reason)) from error
 
 
 async def patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -127,13 +146,3 @@ def _tls_error(error: BaseException) -> ssl.SSLError | None:
             return seen
         seen = seen.__cause__ or seen.__context__
     return None
-
-
-def _plain_hint(host: str, registry: str) -> str:
-    hint = f"{host} speaks HTTP without TLS"
-    if host == registry:
-        hint += (
-            f". If that is as it should be, set {INSECURE_VARIABLE}={registry} here, and have the"
-            " server's administrator list it in outbound_insecure_hosts"
-        )
-    return hint

@@ -26,7 +26,13 @@ from layover.client.push_errors import (
     RealmRefused,
     RegistryUnreachable,
 )
-from layover.client.registry_dialing import Dialing, PassingFailure, asked
+from layover.client.registry_dialing import (
+    Dialing,
+    NotReached,
+    PassingFailure,
+    SpeaksPlainHttp,
+    asked,
+)
 from layover.client.registry_realms import Realm, is_loopback
 from layover.oci.references import Place
 from layover.outbound.documents import DocumentUnavailable, read_bounded
@@ -78,14 +84,14 @@ async def greet(place: Place, dialing: Dialing) -> Greeting:
     try:
         async with dialing.open(_rules(place, dialing)) as client:
             if _may_be_plain(place, dialing):
-                try:
+                # Neither a certificate that is not trusted nor whatever was answered with TLS is a
+                # reason to do without.
+                with contextlib.suppress(NotReached, SpeaksPlainHttp):
                     return await _greet(client, place, "https")
-                except (PassingFailure, RegistryUnreachable):
-                    # A certificate that is not trusted is no reason to do without one.
-                    return await _greet(client, place, "http")
+                return await _greet(client, place, "http")
             return await _greet(client, place, "https")
-    except DialForbidden:
-        reason = "its host's name stands for no address that can be dialled"
+    except (DialForbidden, httpx.InvalidURL):
+        reason = "its host stands for no address that can be dialled"
         raise RegistryUnreachable(place.registry, reason) from None
 
 
@@ -99,16 +105,26 @@ async def asks_to_push(place: Place, greeting: Greeting, dialing: Dialing) -> Gr
         async with asked(client, place.registry, client.build_request("POST", url)) as answer:
             if answer.status_code == httpx.codes.UNAUTHORIZED:
                 return _greeting(place.registry, greeting.origin, answer)
-            location = answer.headers.get("location", "")
-        if answer.status_code == httpx.codes.ACCEPTED:
-            session = answer.url.join(location)
-            if (session.scheme, session.netloc) == (answer.url.scheme, answer.url.netloc):
-                request = client.build_request("DELETE", session)
-                # Left behind, it ends by itself some day.
-                with contextlib.suppress(PassingFailure, RegistryUnreachable):
-                    async with asked(client, place.registry, request):
-                        pass
+            session = _session(answer)
+        if session is not None:
+            request = client.build_request("DELETE", session)
+            # Left behind, it ends by itself some day.
+            with contextlib.suppress(PassingFailure, RegistryUnreachable):
+                async with asked(client, place.registry, request):
+                    pass
     return greeting
+
+
+def _session(answer: httpx.Response) -> httpx.URL | None:
+    """The upload that was begun, where it is the registry's own."""
+    if answer.status_code != httpx.codes.ACCEPTED or "location" not in answer.headers:
+        return None
+    try:
+        url = answer.url.join(answer.headers["location"])
+    except httpx.InvalidURL:
+        return None
+    is_own = (url.scheme, url.netloc) == (answer.url.scheme, answer.url.netloc)
+    return url if is_own and url.path != answer.url.path else None
 
 
 async def check_basic(

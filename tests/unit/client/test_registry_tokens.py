@@ -129,15 +129,29 @@ async def test_a_realm_that_knows_forms_alone_gets_one(
     assert (form["grant_type"], form["username"], form["password"]) == ("password", USER, PASSWORD)
 
 
+@pytest.mark.parametrize(
+    "location",
+    [
+        None,
+        "",
+        "/v2/acme/app/blobs/uploads/",
+        "http://[",
+        "https://[1]/x",
+        "//other.test/x",
+        "x://y",
+        "http://{other}/here",
+        "//{other}/here",
+    ],
+)
 async def test_an_upload_that_was_begun_elsewhere_is_left_alone(
-    registry: RegistryServer, env: Env
+    registry: RegistryServer, env: Env, location: str | None
 ) -> None:
     async with serving() as other:
-        registry.handle = lambda request: (
-            Reply(202, {"location": f"{other.url}/here"}) if request.method == "POST" else Reply()
-        )
+        named = {} if location is None else {"location": location.format(other=other.registry)}
+        registry.handle = lambda asked: Reply(202, named) if asked.method == "POST" else Reply()
         assert await authorize_one(registry, env) == RegistryAuthorization()
         assert other.connections == 0
+    assert [one.method for one in registry.heard] == ["GET", "POST"]
 
 
 async def test_an_identity_token_that_is_over_is_told_so(
