@@ -18,6 +18,7 @@ from layover.client.errors import (
     ServerFailed,
     ServerUnreachable,
 )
+from layover.client.push_errors import RealmRefused, RegistryUnreachable
 from layover.client.registries import RegistryInvalid
 from layover.errors import LayoverError
 from layover.redaction import redact
@@ -82,6 +83,8 @@ HINTS: Mapping[type[LayoverError], str] = {
     NotFound: "`layover list builds` and `layover list projects` show what there is.",
     NotLayover: "Check the address, and that the server's version is not older than this client's.",
     NotTrusted: "Name who signed it in SSL_CERT_FILE, or use the name that it is for.",
+    RealmRefused: "Check the registry's name; whoever runs it says where its clients sign in.",
+    RegistryUnreachable: "Check the registry's name, and that it can be reached from here.",
     ServerFailed: "Try again; the server's log says more.",
     ServerUnreachable: "Check the address, and that the server is running.",
 }

@@ -53,8 +53,8 @@ class HelperFailed(ClientError):
 
     def __init__(self, helper: str, registry: str, reason: str) -> None:
         super().__init__(
-            f"the credential helper {helper} did not give the login for {registry}: {reason}."
-            f" Docker's configuration names it for that registry"
+            f"the credential helper {helper} did not give the login for {registry}: {reason}. Have"
+            " it answer, or take it out of credHelpers or credsStore in Docker's config.json"
         )
         self.helper, self.registry = helper, registry
 

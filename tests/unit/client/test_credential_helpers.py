@@ -87,10 +87,10 @@ async def test_our_own_helper_is_one_like_any_other(tmp_path: Path) -> None:
     [
         ("echo it is locked; exit 3", "status 3: it is locked"),
         ("exit 1", "status 1"),
-        (f"echo '{json.dumps(LOGIN)}'; exit 1", r"status 1\. Docker"),
-        (f"echo 'your Secret is {SECRET}'; exit 1", r"status 1\. Docker"),
+        (f"echo '{json.dumps(LOGIN)}'; exit 1", r"status 1\. Have"),
+        (f"echo 'your Secret is {SECRET}'; exit 1", r"status 1\. Have"),
         (f"echo 'password={SECRET}'; exit 1", "status 1: password=.redacted."),
-        (r"printf 'a\033[31mb'; exit 1", r"status 1\. Docker"),
+        (r"printf 'a\033[31mb'; exit 1", r"status 1\. Have"),
         ("kill -9 $$", "status -9"),
         ("true", "not a JSON object"),
         (f"echo {SECRET}", "not a JSON object"),
