@@ -4,6 +4,7 @@ A name is resolved once for a connection. Each of its addresses is judged, and w
 that address and not the name again: a name whose next answer is another (DNS rebinding) gains
 nothing. TLS still asks for the name. The client knows no proxy, no .netrc and no other
 environment, and follows no redirect unless it is asked to; a followed one is judged as any other.
+It keeps no cookie: what a host set for one user would go with another's request.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -27,7 +29,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 TIMEOUT = httpx.Timeout(10, connect=5)
 
-_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30)
+_LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=30)
 
 # A name with thousands of addresses is nobody's honest one.
 _MAX_ADDRESSES = 16
@@ -59,6 +61,7 @@ def outbound_client(
         timeout=timeout,
         follow_redirects=False,
         trust_env=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         headers={"user-agent": "layover"},
     )
 

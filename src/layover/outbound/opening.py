@@ -12,8 +12,12 @@ from layover.settings import Settings, SettingsError
 _log = structlog.get_logger(__name__)
 
 
-def outbound_rules(settings: Settings) -> OutboundRules:
-    """Where a server with these settings may dial for its clients."""
+def outbound_rules(settings: Settings, *, for_pushes: bool = False) -> OutboundRules:
+    """Where a server with these settings may dial for its clients.
+
+    `for_pushes` lets one that listens on loopback reach registries there without TLS, as Docker
+    does. Nobody's ID tokens are verified by keys that came so.
+    """
     networks = settings.outbound_networks
     if settings.listens_on_loopback:
         # Only those who can reach this machine's loopback themselves can ask it to.
@@ -26,16 +30,19 @@ def outbound_rules(settings: Settings) -> OutboundRules:
         port = issuer.port or (443 if issuer.scheme == "https" else 80)
         hosts = frozenset({host_port(issuer.hostname or "", port)})
         insecure |= hosts if issuer.scheme == "http" else frozenset()
-    return OutboundRules(networks, insecure, hosts)
+    plain_loopback = for_pushes and settings.listens_on_loopback
+    return OutboundRules(networks, insecure, hosts, plain_loopback)
 
 
-def open_outbound(settings: Settings) -> httpx.AsyncClient:
-    """The one client of a server, which says in the log what it allows beside public addresses.
+def open_outbound(settings: Settings, *, for_pushes: bool = False) -> httpx.AsyncClient:
+    """A client of a server by `outbound_rules`: one for everything but pushes, which says in the
+    log what it allows beside public addresses, and another for pushes, which may keep all of their
+    connections busy for a long time.
 
     Raises SettingsError when `outbound_ca_cert` cannot be used.
     """
-    rules = outbound_rules(settings)
-    if settings.listens_on_loopback:
+    rules = outbound_rules(settings, for_pushes=for_pushes)
+    if settings.listens_on_loopback and not for_pushes:
         _log.info("outbound_loopback_allowed", listen=settings.listen)
     try:
         return outbound_client(rules, settings.outbound_ca_cert)

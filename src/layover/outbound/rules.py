@@ -102,6 +102,8 @@ class OutboundRules:
     hosts: frozenset[str] = frozenset()
     """What may be at any address, as `host_port` writes it: what the administrator named, and no
     client."""
+    plain_loopback: bool = False
+    """Whether loopback, by that name or address, may be reached without TLS."""
 
     def may_dial(self, address: str, named: str = "") -> bool:
         """Whether the address, as a resolver gave it, may be dialled for the host `named`."""
@@ -122,15 +124,31 @@ class OutboundRules:
         """Raise PlainHttpForbidden unless the host may be reached in this way."""
         if scheme == "https":
             return
-        named = host_port(host, port or _DEFAULT_PORTS.get(scheme, 0))
-        if scheme != "http" or named not in self.insecure_hosts:
-            raise PlainHttpForbidden(named)
+        if scheme != "http" or not self.may_be_plain(host, port):
+            raise PlainHttpForbidden(host_port(host, port or _DEFAULT_PORTS.get(scheme, 0)))
+
+    def is_insecure(self, host: str, port: int | None) -> bool:
+        """Whether the host is listed as one to be reached without TLS."""
+        return host_port(host, port or _DEFAULT_PORTS["http"]) in self.insecure_hosts
+
+    def may_be_plain(self, host: str, port: int | None) -> bool:
+        """Whether the host may be reached without TLS."""
+        return self.is_insecure(host, port) or (self.plain_loopback and _is_loopback(host))
 
 
 def host_port(host: str, port: int) -> str:
     """HOST:PORT in the one form that hosts are compared in."""
     host = host.strip("[]").lower().rstrip(".")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    # "localhost" is whatever the machine's own resolver says, which is loopback (RFC 6761).
+    host = host.strip("[]").lower().rstrip(".")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def embedded_ipv4(address: IPv6Address) -> IPv4Address | None:

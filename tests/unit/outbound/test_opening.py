@@ -31,6 +31,12 @@ def test_networks_and_insecure_hosts_are_the_settings() -> None:
     rules.check_url("http", "fd00::1", None)
 
 
+def test_pushes_alone_reach_loopback_without_tls_and_only_from_a_server_there() -> None:
+    assert outbound_rules(Settings(listen="127.0.0.1:0"), for_pushes=True).plain_loopback
+    assert not outbound_rules(Settings(listen="127.0.0.1:0")).plain_loopback
+    assert not outbound_rules(Settings(listen="0.0.0.0:0"), for_pushes=True).plain_loopback
+
+
 @pytest.mark.parametrize(
     ("issuer", "named"),
     [

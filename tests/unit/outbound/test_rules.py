@@ -158,6 +158,17 @@ def test_only_a_listed_host_and_port_goes_without_tls() -> None:
             rules.check_url(scheme, host, port)
 
 
+def test_loopback_goes_without_tls_where_the_rules_say_so_and_nothing_beside_it() -> None:
+    rules = OutboundRules(plain_loopback=True)
+    for host in ("localhost", "LOCALHOST.", "127.0.0.1", "127.1.2.3", "::1", "[::1]"):
+        rules.check_url("http", host, 5000)
+        with pytest.raises(PlainHttpForbidden):
+            OutboundRules(LOOPBACK).check_url("http", host, 5000)
+    for host in ("localhost.example", "a.localhost", "127.0.0.1.example", "128.0.0.1", "::2", ""):
+        with pytest.raises(PlainHttpForbidden):
+            rules.check_url("http", host, 5000)
+
+
 def test_a_host_and_its_port_have_one_form() -> None:
     assert host_port("Example.COM.", 443) == "example.com:443"
     assert host_port("[::1]", 80) == host_port("::1", 80) == "[::1]:80"
