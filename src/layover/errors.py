@@ -10,6 +10,7 @@
     ├── SettingsError               settings.py: told at start, exit code 2
     ├── DialForbidden,
     │   DocumentUnavailable         outbound/: told as the port of whoever asks has it
+    ├── ClientGone                  http/blob_pushes.py: told to nobody
     ├── DatabaseUnusable            adapters/sql/migrate.py: told at start
     ├── MaintenanceError            maintenance/: told by `layover admin`
     └── CliError, ClientError       cli/ and client/: told to a user, exit codes in cli/errors.py

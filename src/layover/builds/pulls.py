@@ -36,15 +36,20 @@ def target_of(build: Build, image: SavedImage) -> str | None:
     return image.tag[len(build.id) + 1 :] if image.tag.startswith(f"{build.id}-") else None
 
 
+def check_finished(build: Build, verb: str = "pull") -> None:
+    """Raise BuildStillRunning, BuildUnsuccessful; `verb` is what is to be done with the build."""
+    if not build.status.has_ended:
+        raise BuildStillRunning(build.id, verb)
+    if build.status is not BuildStatus.FINISHED:
+        raise BuildUnsuccessful(build.id, build.status, build.error, verb)
+
+
 async def saved_images(images: SavedImages, build: Build, verb: str = "pull") -> list[SavedImage]:
     """What the registry holds of a build that finished; `verb` is what is to be done with it.
 
     Raises BuildStillRunning, BuildUnsuccessful, BuildNotSaved.
     """
-    if not build.status.has_ended:
-        raise BuildStillRunning(build.id, verb)
-    if build.status is not BuildStatus.FINISHED:
-        raise BuildUnsuccessful(build.id, build.status, build.error, verb)
+    check_finished(build, verb)
     found = await images.of_build(build.project_id, build.id)
     if not found:
         raise BuildNotSaved(build.id, build.is_saved, verb)

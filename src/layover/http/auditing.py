@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 from layover.audit.log import AuditLog
 from layover.audit.models import Result
+from layover.builds.errors import BuildUnknown
 from layover.errors import LayoverError
 from layover.http.origin import origin
 from layover.identity.models import IdentityError, Organization, Principal, Project
 from layover.registry.models import BuildOver, TagProtected
 
 # Why somebody may not, beside what identity says.
-_DENIALS = (IdentityError, BuildOver, TagProtected)
+_DENIALS = (IdentityError, BuildUnknown, BuildOver, TagProtected)
 
 
 @dataclass(slots=True)

@@ -45,6 +45,21 @@ class Place:
         """HOST or HOST:PORT to dial."""
         return _DOCKER_HUB_HOST if self.registry == DOCKER_HUB else self.registry
 
+    @classmethod
+    def parse(cls, registry: str, repository: str) -> Self:
+        """Read the two where they are told apart. Raises InvalidDestination."""
+        text = f"{registry}/{repository}"
+        if _REGISTRY.fullmatch(registry) is None or not _is_port(registry):
+            raise InvalidDestination(text, f"{registry[:100]!r} is not a registry's host")
+        registry = registry.lower()
+        if registry in _DOCKER_HUB_NAMES:
+            registry = DOCKER_HUB
+            repository = repository if "/" in repository else f"library/{repository}"
+        try:
+            return cls(registry, RepositoryName.parse(repository))
+        except InvalidRepositoryName as error:
+            raise InvalidDestination(text, str(error)) from error
+
     def __str__(self) -> str:
         return f"{self.registry}/{self.repository}"
 
@@ -64,17 +79,13 @@ class Destination:
         if "://" in text:
             raise InvalidDestination(text, "a registry is named without a scheme")
         registry, rest = _split(text)
-        if _REGISTRY.fullmatch(registry) is None or not _is_port(registry):
-            raise InvalidDestination(text, f"{registry[:100]!r} is not a registry's host")
         repository, colon, tag = rest.partition(":")
-        registry = registry.lower()
-        if registry in _DOCKER_HUB_NAMES:
-            registry = DOCKER_HUB
-            repository = repository if "/" in repository else f"library/{repository}"
         try:
-            place = Place(registry, RepositoryName.parse(repository))
-            return cls(place, Tag.parse(tag if colon else "latest"))
-        except (InvalidRepositoryName, InvalidTag) as error:
+            return cls(Place.parse(registry, repository), Tag.parse(tag if colon else "latest"))
+        except InvalidDestination as error:
+            # What was asked for stands in it as it was asked for.
+            raise InvalidDestination(text, error.reason) from error
+        except InvalidTag as error:
             raise InvalidDestination(text, str(error)) from error
 
     def __str__(self) -> str:

@@ -156,6 +156,17 @@ class TooManyPushes(PushError):
         self.limit = limit
 
 
+class TooManyBlobs(PushError):
+    """The project has as many single blobs on their way, and waiting, as one may have."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"this project has {limit} blobs on their way to other registries, as many as one may:"
+            " try again in a moment"
+        )
+        self.limit = limit
+
+
 class InvalidPush(PushError):
     """What was asked for cannot be pushed: no such target or platform, no destination, ..."""
 

@@ -58,23 +58,36 @@ class Authentication:
                 principal = await self.identity.narrowed(principal, organization_id)
         except Unauthenticated as error:
             if ctx.method.name not in _OPEN_TO_DEAD_TOKENS or not secret.startswith(TOKEN_PREFIX):
-                await self._wait(secret, ctx)
+                try:
+                    await self._refuse(secret)
+                except TooManyAttempts as slowed:
+                    ctx.response_headers["retry-after"] = str(slowed.retry_after_seconds)
+                    raise to_connect_error(slowed, ctx.method.name) from None
                 raise to_connect_error(error, ctx.method.name) from None
         except Exception as error:
             raise to_connect_error(error, ctx.method.name) from error
         return _caller.set(principal)
 
-    async def _wait(self, secret: str, ctx: RequestContext[Any, Any]) -> None:
-        """Return when the refusal of a token that is not valid may be told."""
+    async def holder(self, authorization: str) -> Principal:
+        """Who calls with this `Authorization` header, outside of the RPCs.
+
+        Raises Unauthenticated once the refusal may be told, TooManyAttempts.
+        """
+        secret = _bearer(authorization)
+        try:
+            return await self._authenticate(secret)
+        except Unauthenticated:
+            await self._refuse(secret)
+            raise
+
+    async def _refuse(self, secret: str) -> None:
+        """Return when the refusal of a token that is not valid may be told. Raises
+        TooManyAttempts."""
         if secret:
             await self.audit.login_refused("login.token", origin(), token=secret)
-        try:
-            await self.throttle.failed(origin().address, secret)
-        except TooManyAttempts as error:
-            ctx.response_headers["retry-after"] = str(error.retry_after_seconds)
-            raise to_connect_error(error, ctx.method.name) from None
+        await self.throttle.failed(origin().address, secret)
 
-    async def _authenticate(self, secret: str, method: str) -> Principal:
+    async def _authenticate(self, secret: str, method: str = "") -> Principal:
         if looks_like_id_token(secret):
             return await self._trust.authenticate(secret)
         try:

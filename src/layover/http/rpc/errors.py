@@ -76,6 +76,7 @@ from layover.promotion.models import (
     RegistryUnauthorized,
     RegistryUnavailable,
     SourceGone,
+    TooManyBlobs,
     TooManyPushes,
 )
 from layover.redaction import redact
@@ -135,6 +136,7 @@ CONNECT_CODES: Mapping[type[LayoverError], Code] = {
     TokenUnknown: Code.NOT_FOUND,
     TooMany: Code.RESOURCE_EXHAUSTED,
     TooManyAttempts: Code.RESOURCE_EXHAUSTED,
+    TooManyBlobs: Code.UNAVAILABLE,
     TooManyPushes: Code.RESOURCE_EXHAUSTED,
     TrustPolicyUnknown: Code.NOT_FOUND,
     InvalidPassword: Code.INVALID_ARGUMENT,
