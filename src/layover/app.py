@@ -69,6 +69,7 @@ from layover.identity.throttle import Limits, LoginThrottle
 from layover.identity.tokens import TokenService
 from layover.identity.trust_service import TrustService
 from layover.outbound.opening import open_outbound
+from layover.pushing import pushing
 from layover.registry.blobs import BlobService
 from layover.registry.manifests import ManifestService
 from layover.registry.uploads import UploadService
@@ -299,12 +300,21 @@ async def running(
             TokenService(SqlTokenStore(database), identity, organizations, _now),
         )
 
+        authentication = Authentication(identity, throttle, trust, audit)
         sign_in = await stack.enter_async_context(
             signing_in(
                 settings,
                 database,
                 *(outbound, issuer_keys, organizations),
-                Authentication(identity, throttle, trust, audit),
+                authentication,
+                _now,
+            )
+        )
+        pushes = await stack.enter_async_context(
+            pushing(
+                settings,
+                *(database, blob_store, builds, images, address),
+                authentication,
                 _now,
             )
         )
@@ -325,6 +335,7 @@ async def running(
             await organizations.forget_over_invitations()
             await audit.forget_older_than(settings.audit_retention)
             await sign_in.clean_up()
+            await pushes.clean_up()
 
         async def watch_schema() -> None:
             # An outage is told by whatever meets it.
@@ -336,6 +347,7 @@ async def running(
 
         jobs += [
             pool.run(),
+            pushes.runner.run(),
             _every(settings.reaper_interval, clean_up),
             _every(settings.reaper_interval, collector.run_once),
             _every(_VANISHED_INTERVAL, end_vanished),
@@ -354,6 +366,7 @@ async def running(
                 settings.url,
             ),
             *sign_in.routes,
+            *pushes.routes,
         ]
         for path, service in connect_apps(
             *(identity, throttle, trust, management),

@@ -70,7 +70,7 @@ class PushStore(Protocol):
         now: datetime,
         until: datetime,
         *,
-        transfers: Sequence[Transfer] | None = None,
+        transfers: Sequence[Transfer] = (),
         digest: Digest | None = None,
         waits_for: Collection[Place] | None = None,
     ) -> Push | None:

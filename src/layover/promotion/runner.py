@@ -122,9 +122,9 @@ class _Job:
     ) -> None:
         self._push, self._store, self._vault = push, store, vault
         self._now, self._holder = now, holder
-        self._transfers: dict[tuple[Place, Digest], Transfer] = {}
         self._digest: Digest | None = None
-        self._changed = False
+        # What is not reported yet.
+        self._moved: dict[tuple[Place, Digest], Transfer] = {}
         self._waits_for: dict[Place, int] = {}
         # What it waits for is looked for with each report.
         self._looked = asyncio.Event()
@@ -134,13 +134,11 @@ class _Job:
 
     async def begins(self, digest: Digest, transfers: Sequence[Transfer]) -> None:
         self._digest = digest
-        self._transfers = {(one.place, one.digest): one for one in transfers}
-        self._changed = True
+        self._moved = {(one.place, one.digest): one for one in transfers}
         await self._report()
 
     def moved(self, transfer: Transfer) -> None:
-        self._transfers[transfer.place, transfer.digest] = transfer
-        self._changed = True
+        self._moved[transfer.place, transfer.digest] = transfer
 
     def authorization_key(self, place: Place) -> object:
         return self._vault.of(self._push.id, place)
@@ -223,7 +221,7 @@ class _Job:
         return _STOP if push.is_canceled else None
 
     async def _report(self) -> Push | None:
-        changed, self._changed = self._changed, False
+        moved, self._moved = self._moved, {}
         now = self._now()
         try:
             push = await self._store.report(
@@ -231,12 +229,12 @@ class _Job:
                 self._holder,
                 now,
                 now + _LEASE,
-                transfers=list(self._transfers.values()) if changed else None,
-                digest=self._digest if changed else None,
+                transfers=list(moved.values()),
+                digest=self._digest,
                 waits_for=list(self._waits_for),
             )
         except StorageError:
-            self._changed = self._changed or changed
+            self._moved = moved | self._moved
             raise
         if push is not None:
             self._lease_ends = now + _LEASE

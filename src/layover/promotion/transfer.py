@@ -27,7 +27,7 @@ from layover.promotion.models import (
     TransferState,
 )
 from layover.promotion.plan import Plan, PlannedManifest, make_plan
-from layover.promotion.ports import PushSource, Registries, Registry
+from layover.promotion.ports import PushSource, Registry
 
 Result = TypeVar("Result")
 
@@ -65,13 +65,11 @@ class TransferService:
     def __init__(
         self,
         source: PushSource,
-        registries: Registries,
         now: Callable[[], datetime],
         lease: timedelta,
     ) -> None:
         """`lease` is for how long at a time the source's content is kept."""
-        self._source, self._registries = source, registries
-        self._now, self._lease = now, lease
+        self._source, self._now, self._lease = source, now, lease
 
     async def run(self, push: Push, registry: Registry, standing: Standing) -> None:
         """Do the push to its end.

@@ -54,7 +54,7 @@ class Servers:
         return AuthorizationVault(self.store, KEY)
 
     def runner(self, vault: AuthorizationVault, holder: str = "one") -> PushRunner:
-        transfers = TransferService(self.images.source, self.there, now, timedelta(hours=1))
+        transfers = TransferService(self.images.source, now, timedelta(hours=1))
         return PushRunner(self.store, transfers, self.there, vault, now, holder)
 
     async def add(self, push_id: str = "push1", source: Digest | None = None) -> Push:

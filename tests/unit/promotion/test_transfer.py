@@ -92,7 +92,7 @@ def push(source: Digest, *destinations: str, with_referrers: bool = False) -> Pu
 
 
 async def run(images: Images, there: MemoryRegistries, told: Told, what: Push) -> None:
-    service = TransferService(images.source, there, lambda: NOW, timedelta(hours=1))
+    service = TransferService(images.source, lambda: NOW, timedelta(hours=1))
     await service.run(what, there.open(lambda _: TOKEN), told)
 
 
@@ -240,7 +240,7 @@ async def test_what_is_pushed_is_kept_and_kept_on(there: MemoryRegistries, told:
             await renewed.wait()
 
     there.before = wait
-    service = TransferService(images.source, there, lambda: NOW, timedelta(seconds=0.08))
+    service = TransferService(images.source, lambda: NOW, timedelta(seconds=0.08))
     await service.run(push(image.digest, "r.io/app:1"), there.open(lambda _: TOKEN), told)
     kept = {what for what, _ in images.source.kept}
     assert kept == {frozenset({image.digest, *image.blobs})}

@@ -1,5 +1,7 @@
 """All of promotion/ that callers meet, over memory, beside the builds that it pushes."""
 
+from datetime import timedelta
+
 from layover.identity.models import Principal, Role, TokenKind
 from layover.promotion.models import Authorization, AuthorizationScheme, Push, PushStatus
 from layover.promotion.service import PushService
@@ -43,7 +45,9 @@ class PushWorld:
     async def end(self, push: Push, status: PushStatus, error: str | None = None) -> None:
         """What a server does that works on the push, and ends it."""
         now = self.world.clock()
-        while (claim := await self.store.claim("a server", now, now, 1000)) is not None:
+        while (
+            claim := await self.store.claim("a server", now, now + timedelta(hours=1), 1000)
+        ) is not None:
             if claim.push.id == push.id:
                 break
         assert await self.store.end(push.id, "a server", status, error, now)
