@@ -313,7 +313,7 @@ async def running(
         pushes = await stack.enter_async_context(
             pushing(
                 settings,
-                *(database, blob_store, builds, images, address),
+                *(database, blob_store, blobs, builds, images, address),
                 authentication,
                 _now,
             )

@@ -15,6 +15,7 @@ from layover.adapters.sql.pushes import SqlPushStore
 from layover.builds.address import PublicAddress
 from layover.builds.life import BuildService
 from layover.builds.ports import SavedImages
+from layover.http.blob_pushes import BlobPushRoutes
 from layover.http.rpc import push_apps
 from layover.http.rpc.authentication import Authentication
 from layover.identity.ids import new_id
@@ -22,7 +23,9 @@ from layover.outbound.opening import open_outbound, outbound_rules
 from layover.promotion.runner import PushRunner
 from layover.promotion.sealing import AuthorizationVault, new_key
 from layover.promotion.service import PushService
+from layover.promotion.single import BlobPushService
 from layover.promotion.transfer import TransferService
+from layover.registry.blobs import BlobService
 from layover.registry.ports import BlobStore
 from layover.settings import Settings
 
@@ -51,6 +54,7 @@ async def pushing(
     settings: Settings,
     database: Database,
     blob_store: BlobStore,
+    blobs: BlobService,
     builds: BuildService,
     images: SavedImages,
     address: PublicAddress,
@@ -64,7 +68,8 @@ async def pushing(
         store = SqlPushStore(database)
         key = await SqlIdentityStore(database).server_key("push-authorizations", new_key())
         vault = AuthorizationVault(store, key)
-        transfers = TransferService(SqlPushSource(database, blob_store), now, settings.gc_grace)
+        source = SqlPushSource(database, blob_store)
+        transfers = TransferService(source, now, settings.gc_grace)
         # Named for this start of it: what it worked on before it was started again, it goes on with
         # as any other server would.
         runner = PushRunner(store, transfers, registries, vault, now, new_id())
@@ -72,4 +77,6 @@ async def pushing(
         routes: list[BaseRoute] = [
             Route(f"{path}/{{method}}", app) for path, app in push_apps(authentication, service)
         ]
+        single = BlobPushService(builds, blobs, source, registries, now, settings.gc_grace)
+        routes += BlobPushRoutes(authentication, single).routes()
         yield Pushing(store, runner, routes, now)
