@@ -40,6 +40,7 @@ COMMANDS = {
     "projects": "Create, show, change and delete projects.",
     "pull": "Pull a saved build into Docker.",
     "pull-token": "Print a token that pulls and does nothing else.",
+    "push": "Push a saved build on to another registry.",
     "pushes": "List, show and cancel pushes to other registries.",
     "serve": "Run the server.",
     "tokens": "Show, create and revoke tokens.",

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from protobuf.wkt import Duration
 from pyqwest import Client as HTTPClient
@@ -111,14 +110,20 @@ class Client:
         return {"authorization": f"Bearer {self.server.token}"} if self.server.token else {}
 
     async def _once(self, call: Awaitable[Answer]) -> Answer:
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
         try:
-            return await call
+            answer = await call
         except ConnectError as error:
             # connectrpc tells a canceled task as an error of the call; asyncio has to see it.
-            task = asyncio.current_task()
-            if error.code is Code.CANCELED and task is not None and task.cancelling():
+            if task is not None and task.cancelling() > before:
                 raise asyncio.CancelledError from error
             raise from_connect(error, self.server.url) from error
+        # It waits by asyncio.wait_for, which before Python 3.12 forgets that it was canceled when
+        # the answer came at the same moment.
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+        return answer
 
     async def _again(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         pause = _FIRST_PAUSE_SECONDS

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from layover.rpc.layover.v1.pushes_connect import PushesServiceASGIApplication
+from tests.unit.cli.exchange import listening
+from tests.unit.cli.fake_pushes import PROJECT, FakePushes
 from tests.unit.client.fake_server import TOKEN, FakeServer, serving
 
 
@@ -27,3 +30,14 @@ def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
         monkeypatch.setenv("LAYOVER_URL", fake.url)
         monkeypatch.setenv("LAYOVER_TOKEN", TOKEN)
         yield fake
+
+
+@pytest.fixture
+def pushes(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePushes]:
+    """A server that pushes, which commands find, with a token and a project."""
+    service = FakePushes()
+    with listening(PushesServiceASGIApplication(service)) as url:
+        monkeypatch.setenv("LAYOVER_URL", url)
+        monkeypatch.setenv("LAYOVER_TOKEN", TOKEN)
+        monkeypatch.setenv("LAYOVER_PROJECT_ID", PROJECT)
+        yield service

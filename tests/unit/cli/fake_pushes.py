@@ -1,6 +1,6 @@
 """The API's pushes as a test has them: each answer is what the test says, and calls are kept."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -62,16 +62,20 @@ class FakePushes(PushesService):
         self.listed: list[pb.Push] = []
         self.refusals: dict[str, ConnectError] = {}
         self.asks = 0
+        # What happens at a call, before it is answered.
+        self.meanwhile: dict[str, Callable[[], None]] = {}
 
     def heard(self, name: str) -> list[Any]:
         """The requests of one method, in order."""
         return [request for called, request in self.calls if called == name]
 
-    def answer(self, answers: Iterable[pb.Push | ConnectError]) -> None:
-        self.answers = list(answers)
+    def answer(self, *answers: pb.Push | ConnectError) -> None:
+        self.answers, self.asks = list(answers), 0
 
     def _note(self, name: str, request: Any) -> None:
         self.calls.append((name, request))
+        if name in self.meanwhile:
+            self.meanwhile.pop(name)()
         if name in self.refusals:
             raise self.refusals[name]
 

@@ -82,6 +82,7 @@ def modules_after(code: str) -> set[str]:
     [
         "from layover.cli.main import run; run(['--help'], prog_name='layover')",
         "from layover.cli.main import run; run(['pull', '--help'], prog_name='layover')",
+        "from layover.cli.main import run; run(['push', '--help'], prog_name='layover')",
         "from layover.cli.main import run; run(['serve', '--help'], prog_name='layover')",
         "import layover.cli.pull, layover.cli.build, layover.cli.bake, layover.cli.lists",
     ],
@@ -121,7 +122,7 @@ def test_bash_completes_commands_and_their_options(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.stdout == "plain,pull\nplain,pull-token\nplain,pushes\n"
+    assert done.stdout == "plain,pull\nplain,pull-token\nplain,push\nplain,pushes\n"
 
 
 def test_wrong_usage_ends_with_two(environment: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,6 +174,8 @@ def test_wrong_usage_ends_with_two(environment: Path, capsys: pytest.CaptureFixt
         ["pull-token", "aaaaaaaaaa", "--project", "bbbbbbbbbb"],
         ["pull-token", "--expires", "0s"],
         ["projects", "update", "--quota", "much"],
+        ["push", "aaaaaaaaaa"],
+        ["push", "aaaaaaaaaa", "-t", "Upper"],
         ["pushes", "show"],
         ["pushes", "cancel"],
         ["projects", "update", "--quota", "999999999999999TiB"],

@@ -1,24 +1,19 @@
 """`layover pushes` shows what there is in each form, and asks to stop what was named."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
 from layover.cli.main import run
-from layover.rpc.layover.v1.pushes_connect import PushesServiceASGIApplication
 from layover.rpc.layover.v1.pushes_pb import PushStatus, TransferState
-from tests.unit.cli.exchange import listening
 from tests.unit.cli.fake_pushes import (
     BUILD,
     DIGEST,
     LAYER,
     OTHER,
     PLACE,
-    PROJECT,
     PUSH,
     TO,
     FakePushes,
@@ -27,16 +22,6 @@ from tests.unit.cli.fake_pushes import (
 )
 
 DONE = push(PushStatus.DONE, layer(TransferState.SENT, 100), layer(TransferState.EXISTS, 0, OTHER))
-
-
-@pytest.fixture
-def pushes(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePushes]:
-    service = FakePushes()
-    with listening(PushesServiceASGIApplication(service)) as url:
-        monkeypatch.setenv("LAYOVER_URL", url)
-        monkeypatch.setenv("LAYOVER_TOKEN", "layover_user")
-        monkeypatch.setenv("LAYOVER_PROJECT_ID", PROJECT)
-        yield service
 
 
 def typed(*arguments: str) -> int:
@@ -71,7 +56,7 @@ def test_no_pushes_are_an_empty_list(
 def test_a_push_is_shown_with_how_far_each_layer_is(
     pushes: FakePushes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pushes.answer([DONE])
+    pushes.answer(DONE)
     assert typed("show", PUSH, "--output", "json") == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert list(row)[:2] == ["id", "status"]
@@ -93,7 +78,7 @@ def test_what_a_push_waits_for_and_why_one_failed_is_shown(
 ) -> None:
     waiting = push(PushStatus.RUNNING, waits_for=[PLACE])
     failed = push(PushStatus.FAILED, waits_for=[PLACE], error="ghcr.io refused a\x1b[2Jtag (403)")
-    pushes.answer([waiting, failed])
+    pushes.answer(waiting, failed)
     assert typed("show", PUSH) == 0
     assert f"Waits for  a login at {PLACE}\n" in capsys.readouterr().out
     assert typed("show", PUSH) == 0
@@ -119,7 +104,7 @@ def test_each_push_that_goes_on_is_asked_to_stop(
 def test_an_unknown_push_is_told_with_the_servers_words(
     pushes: FakePushes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pushes.answer([ConnectError(Code.NOT_FOUND, "unknown push 'nothing'")])
+    pushes.answer(ConnectError(Code.NOT_FOUND, "unknown push 'nothing'"))
     assert typed("show", "nothing") == 1
     told = capsys.readouterr()
     assert (told.out, "unknown push 'nothing'" in told.err) == ("", True)

@@ -109,6 +109,45 @@ def test_a_canceled_call_ends_its_task(fake: FakeServer) -> None:
     assert asyncio.run(wait())
 
 
+def test_a_call_that_is_answered_while_it_is_canceled_ends_its_task_too() -> None:
+    async def forgetful(begun: asyncio.Event) -> str:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "the answer"
+        return "never"
+
+    async def wait() -> bool:
+        begun = asyncio.Event()
+        async with Client(Server("http://a", TOKEN), env={}) as client:
+            task = asyncio.create_task(client._once(forgetful(begun)))
+            await begun.wait()
+            task.cancel()
+            await asyncio.wait([task])
+        return task.cancelled()
+
+    assert asyncio.run(wait())
+
+
+def test_a_task_that_was_canceled_before_may_still_call(fake: FakeServer) -> None:
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await finish(fake.url)
+            raise
+
+    async def cancel() -> None:
+        task = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(cancel())
+    assert len(fake.heard("finish_build")) == 1
+
+
 @pytest.mark.parametrize("code", list(Code))
 def test_every_code_has_an_error_of_ours(code: Code) -> None:
     error = from_connect(ConnectError(code, "because"), "http://server")
