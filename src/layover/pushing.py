@@ -20,6 +20,7 @@ from layover.http.rpc import push_apps
 from layover.http.rpc.authentication import Authentication
 from layover.identity.ids import new_id
 from layover.outbound.opening import open_outbound, outbound_rules
+from layover.promotion.driven import DrivenPushService
 from layover.promotion.runner import PushRunner
 from layover.promotion.sealing import AuthorizationVault, new_key
 from layover.promotion.service import PushService
@@ -74,8 +75,10 @@ async def pushing(
         # as any other server would.
         runner = PushRunner(store, transfers, registries, vault, now, new_id())
         service = PushService(store, builds, images, authentication.identity, vault, address, now)
+        driven = DrivenPushService(store, builds, images, now)
         routes: list[BaseRoute] = [
-            Route(f"{path}/{{method}}", app) for path, app in push_apps(authentication, service)
+            Route(f"{path}/{{method}}", app)
+            for path, app in push_apps(authentication, service, driven)
         ]
         single = BlobPushService(builds, blobs, source, registries, now, settings.gc_grace)
         routes += BlobPushRoutes(authentication, single).routes()

@@ -6,7 +6,7 @@ from typing import Any
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_MANIFEST
 from tests.access.wire import Call, rpc
-from tests.access.world import filled
+from tests.access.world import NOWHERE, filled
 from tests.stores import image
 
 _BUILDS, _OWN_BUILDS = "depot.cli.v1.BuildService", "layover.v1.BuildsService"
@@ -17,6 +17,7 @@ _ORGANIZATIONS, _OWN_ORGANIZATIONS = (
 )
 _AUDIT = "layover.v1.AuditService"
 _LOGINS, _USERS = "depot.cli.v1beta1.LoginService", "layover.v1.UsersService"
+_PUSHES, _DRIVEN_PUSHES = "layover.v1.PushesService", "depot.cli.v1.PushService"
 _TOKENS, _TRUST = "layover.v1.TokensService", "layover.v1.TrustService"
 
 _NEW = image(annotations={"pushed": "by the caller"}).decode()
@@ -136,6 +137,18 @@ HTTP: dict[str, tuple[str, str, str]] = {
         "/v2/$project/blobs/uploads/$upload",
         "",
     ),
+    "POST /blobs/{build_id}/{digest}": (
+        "POST",
+        f"/blobs/$ended/{Digest.of(b'{}')}",
+        json.dumps(
+            {
+                "registryHost": NOWHERE,
+                "repositoryNamespace": "app",
+                "registryToken": "a-token",
+                "tokenScheme": "Bearer",
+            }
+        ),
+    ),
     "* /v2": ("POST", "/v2", ""),
     "* /v2/{rest:rest}": ("GET", "/v2/$project/nothing", ""),
     "* /token": ("PUT", "/token", ""),
@@ -235,6 +248,17 @@ RPC: dict[str, dict[str, Any]] = {
     },
     f"{_TRUST}/ListTrustPolicies": {"projectId": "$project"},
     f"{_TRUST}/DeleteTrustPolicy": {"projectId": "$project", "policyId": "$policy"},
+    f"{_PUSHES}/CreatePush": {"buildId": "$ended", "destinations": [f"{NOWHERE}/app:v1"]},
+    f"{_PUSHES}/GetPush": {"pushId": "$push"},
+    f"{_PUSHES}/ListPushes": {"projectId": "$project"},
+    f"{_PUSHES}/CancelPush": {"pushId": "$push"},
+    f"{_PUSHES}/AuthorizePush": {
+        "pushId": "$push",
+        "authorizations": [{"place": f"{NOWHERE}/app", "bearer": {"token": "a-token"}}],
+    },
+    f"{_DRIVEN_PUSHES}/StartPush": {"buildId": "$ended", "tag": f"{NOWHERE}/app:v1"},
+    # Whatever its ID is, nobody is told more of it than its build lets them know.
+    f"{_DRIVEN_PUSHES}/FinishPush": {"buildId": "$ended", "pushId": "$driven"},
     f"{_LOGINS}/StartLogin": {},
     f"{_LOGINS}/FinishLogin": {"id": "unknown"},
     f"{_USERS}/SetPassword": {"password": "correct horse battery"},

@@ -163,7 +163,7 @@ def test_the_registry_answers_anything_in_its_specifications_form(
 @given(
     caller=st.sampled_from(CALLERS),
     row=st.sampled_from(sorted(HTTP)),
-    names=st.fixed_dictionaries({}).flatmap(lambda _: st.lists(pieces, min_size=9, max_size=9)),
+    names=st.fixed_dictionaries({}).flatmap(lambda _: st.lists(pieces, min_size=10, max_size=10)),
     more=headers,
     body=bodies,
 )
@@ -184,6 +184,7 @@ def test_every_route_takes_anything_in_place_of_what_it_is_about(
 
 _PLACED = (
     *("project", "tag", "build", "manifest", "unnamed", "blob", "layer", "upload", "organization"),
+    "ended",
 )
 
 
@@ -214,6 +215,7 @@ _FIELDS = (
     *("buildId", "projectId", "organizationId", "userId", "tokenId", "policyId", "pageToken"),
     *("pageSize", "name", "role", "kind", "options", "retention", "statuses", "claims", "since"),
     *("dockerfiles", "buildSteps", "success", "error", "quotaBytes", "lifetime", "grants"),
+    *("pushId", "destinations", "platforms", "target", "authorizations", "tag"),
 )
 _ODD = st.sampled_from(
     (BUILD, PROJECT, "\x00", "\ud800", "", "x" * 5000, "1e999s", "-1s", "9" * 30, -1, 2**63, 1.5)
@@ -267,6 +269,31 @@ def test_every_method_answers_any_message_with_an_error_that_is_not_the_servers(
     answer = ask(caller, request)
     check(answer, request)
     assert b'"internal"' not in answer.body, (request, answer)
+
+
+_BLOB_FIELDS = ("registryHost", "repositoryNamespace", "registryToken", "tokenScheme")
+_BLOB_WORDS = st.sampled_from(
+    (
+        *("registry.example", "127.0.0.1:1", "[::1]", "a b", "../..", "acme/app", "a@b", "Basic"),
+        *("bearer", "YTpi", "YQ==", "token", "a\r\nb: c", "\x00", "", "x" * 70_000),
+    )
+)
+
+
+@fuzzed
+@given(
+    caller=st.sampled_from(CALLERS),
+    # The build runs: nothing is sent anywhere.
+    digest=st.sampled_from((f"sha256:{'0' * 64}", "latest")) | pieces,
+    message=st.dictionaries(st.sampled_from(_BLOB_FIELDS), _BLOB_WORDS | _json, max_size=4),
+)
+def test_a_blob_is_sent_nowhere_whatever_is_said_of_where(
+    ask: Send, caller: str, digest: str, message: dict[str, object]
+) -> None:
+    request = Call("POST", f"/blobs/{BUILD}/{digest}", json.dumps(message).encode())
+    answer = ask(caller, request)
+    check(answer, request)
+    assert answer.status >= 400
 
 
 _PAGES = st.sampled_from(("signin", "signout", "device", "join", "assets", "layover.css"))

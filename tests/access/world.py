@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from layover import app as application
 from layover import signing_in
 from layover.adapters.sql.builds import SqlBuildStore
+from layover.adapters.sql.pushes import SqlPushStore
 from layover.adapters.sql.schema import (
     builds,
     invitations,
@@ -41,8 +42,10 @@ from layover.identity.logins import LoginService
 from layover.identity.sign_in_models import LoginLimits
 from layover.oci.digest import Digest
 from layover.oci.names import RepositoryName
+from layover.oci.references import Destination
+from layover.promotion.models import Push, PushStatus
 from layover.settings import BuilderSettings, Settings
-from tests.access.wire import Answer, Call, send
+from tests.access.wire import Answer, Call, rpc, send
 from tests.stores import Stores, image, opened, push_blob, put_manifest
 
 PROJECT, FOREIGN_PROJECT = "mine", "foreign"
@@ -53,6 +56,9 @@ URL = "http://127.0.0.1:5000"
 
 # What every call may name; see `World.call`.
 BUILD, OTHER_BUILD, FOREIGN_BUILD = "bcdefghijk", "cdefghijkl", "fghijklmno"
+
+# A registry that no server may dial, so that none is dialled for a test.
+NOWHERE = "169.254.169.254"
 
 _YEAR = timedelta(days=365)
 
@@ -136,6 +142,15 @@ class World:
         if "$token" in wanted:
             found["token"] = f"token{number:05}"
             await self._write(lambda connection: add_token(connection, found["token"]))
+        if "$push" in wanted:
+            found["push"] = await self._push(f"push{number:06}", now)
+        if "$driven" in wanted:
+            # What the client is told when it begins, of this very build.
+            call = rpc(
+                "/depot.cli.v1.PushService/StartPush",
+                {"buildId": found["ended"], "tag": f"{NOWHERE}/app:v1"},
+            )
+            found["driven"] = json.loads((await self.send("project", call)).body)["pushId"]
         if "$fresh" in wanted:
             found["fresh"] = f"fresh{number:05}"
             await self._write(lambda connection: add_build(connection, found["fresh"], PROJECT))
@@ -148,6 +163,23 @@ class World:
         await put_manifest(self.stores, SAVES, image(), build_id, build_id, now)
         await SqlBuildStore(store).end(build_id, BuildStatus.FINISHED, None, now)
         return build_id
+
+    async def _push(self, push_id: str, now: datetime) -> str:
+        """A push that has ended."""
+        push = Push(
+            id=push_id,
+            project_id=PROJECT,
+            build_id=OTHER_BUILD,
+            target="",
+            source=Digest.of(image(OTHER_BUILD.encode())),
+            destinations=(Destination.parse(f"{NOWHERE}/app:v1"),),
+            created_at=now,
+            created_by="a test",
+            status=PushStatus.DONE,
+            finished_at=now,
+        )
+        await SqlPushStore(self.stores.database).add(push, 1_000)
+        return push_id
 
     async def _write(self, work: Any) -> None:
         await self.stores.database.write(work)

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from layover.identity.models import Principal, Role, TokenKind
+from layover.promotion.driven import DrivenPushService
 from layover.promotion.models import Authorization, AuthorizationScheme, Push, PushStatus
 from layover.promotion.service import PushService
 from tests.unit.builds.world import World
@@ -33,6 +34,10 @@ class PushWorld:
             self.world.address,
             self.world.clock,
             MOST_LIVE,
+        )
+
+        self.driven = DrivenPushService(
+            self.store, self.world.builds, self.world.images, self.world.clock
         )
 
     async def create(self, *destinations: str, target: str = "") -> Push:

@@ -25,6 +25,7 @@ from layover.http.rpc.login_service import LoginRpc
 from layover.http.rpc.organizations_service import DepotOrganizationsRpc, OrganizationsRpc
 from layover.http.rpc.projects_service import OwnProjectsRpc, ProjectsRpc
 from layover.http.rpc.protocol import CODECS, ConnectOnly
+from layover.http.rpc.push_service import PushRpc
 from layover.http.rpc.pushes_service import MAX_PUSH_MESSAGE_BYTES, PushesRpc
 from layover.http.rpc.tokens_service import TokensRpc
 from layover.http.rpc.trust_service import TrustRpc
@@ -37,9 +38,11 @@ from layover.identity.sign_in import SignInService
 from layover.identity.throttle import LoginThrottle
 from layover.identity.tokens import TokenService
 from layover.identity.trust_service import TrustService
+from layover.promotion.driven import DrivenPushService
 from layover.promotion.service import PushService
 from layover.retention.receipts import ReceiptService
 from layover.rpc.depot.cli.v1.build_connect import BuildServiceASGIApplication
+from layover.rpc.depot.cli.v1.push_connect import PushServiceASGIApplication
 from layover.rpc.depot.cli.v1beta1.login_connect import LoginServiceASGIApplication
 from layover.rpc.depot.cli.v1beta1.projects_connect import ProjectsServiceASGIApplication
 from layover.rpc.depot.core.v1.organization_connect import OrganizationServiceASGIApplication
@@ -57,7 +60,7 @@ from layover.rpc.layover.v1.users_connect import UsersServiceASGIApplication
 # A report holds a few Dockerfiles of 1 MiB or some seconds of a log.
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 
-# An ID, a password.
+# An ID, a password, how something ended.
 MAX_SMALL_MESSAGE_BYTES = 16 * 1024
 
 
@@ -159,7 +162,9 @@ def connect_apps(
     return [(service.path, ConnectOnly(service)) for service in services]
 
 
-def push_apps(authentication: Authentication, pushes: PushService) -> list[tuple[str, ConnectOnly]]:
+def push_apps(
+    authentication: Authentication, pushes: PushService, driven: DrivenPushService
+) -> list[tuple[str, ConnectOnly]]:
     """The services that push to other registries, as `connect_apps`."""
     interceptors: Iterable[Interceptor] = (
         authentication,
@@ -171,6 +176,12 @@ def push_apps(authentication: Authentication, pushes: PushService) -> list[tuple
             PushesRpc(pushes),
             interceptors=interceptors,
             read_max_bytes=MAX_PUSH_MESSAGE_BYTES,
+            codecs=CODECS,
+        ),
+        PushServiceASGIApplication(
+            PushRpc(driven),
+            interceptors=interceptors,
+            read_max_bytes=MAX_SMALL_MESSAGE_BYTES,
             codecs=CODECS,
         ),
     ]

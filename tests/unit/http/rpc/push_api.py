@@ -12,6 +12,7 @@ from layover.http.rpc import push_apps
 from layover.http.rpc.authentication import Authentication
 from layover.identity.throttle import LoginThrottle
 from layover.identity.trust_service import TrustService
+from layover.rpc.depot.cli.v1.push_connect import PushServiceClient
 from layover.rpc.layover.v1.pushes_connect import PushesServiceClient
 from tests.unit.http.rpc.api import HOST, bearer
 from tests.unit.identity.memory import MemoryIssuerKeys, MemoryTrustStore
@@ -28,6 +29,7 @@ class PushApi:
     stranger: dict[str, str]
     app: Starlette = field(init=False)
     pushes: PushesServiceClient = field(init=False)
+    driven: PushServiceClient = field(init=False)
 
     def __post_init__(self) -> None:
         world = self.world.world
@@ -35,11 +37,12 @@ class PushApi:
             MemoryTrustStore(), world.identity, MemoryIssuerKeys(), world.clock, f"https://{HOST}"
         )
         authentication = Authentication(world.identity, LoginThrottle(), trust, world.audit)
-        apps = push_apps(authentication, self.world.pushes)
+        apps = push_apps(authentication, self.world.pushes, self.world.driven)
         # As app.py mounts them.
         self.app = Starlette(routes=[Route(f"{path}/{{method}}", app) for path, app in apps])
         client = Client(ASGITransport(self.app))
         self.pushes = PushesServiceClient(f"https://{HOST}", http_client=client)
+        self.driven = PushServiceClient(f"https://{HOST}", http_client=client)
 
     async def events(self) -> list[AuditEvent]:
         """What the audit log was told."""
