@@ -43,7 +43,13 @@ class Answer:
 
     @property
     def told(self) -> str:
-        """What it says about an error, in part, as it may be shown; empty where nothing is."""
+        """What the registry says about an error, in part, as it may be shown; else empty.
+
+        What another host says is nobody's to read: a registry could lead to one that the server
+        reaches and its users do not.
+        """
+        if self.is_foreign:
+            return ""
         return cleaned(_message(self.headers.get("content-type", ""), self.body))
 
     @property

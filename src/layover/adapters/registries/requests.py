@@ -25,10 +25,7 @@ from layover.promotion.models import (
 )
 from layover.promotion.ports import AuthorizationOf
 
-# For a whole answer, and for each piece of what is sent.
-ANSWER_SECONDS = 60.0
-
-# Steps have no bounds of their own beside this: what moves may take its time.
+# Steps have no bounds of their own beside this: `Time` has those of a whole request.
 _TIMEOUT = httpx.Timeout(None, connect=10)
 
 _MOST_REDIRECTS = 5
@@ -47,10 +44,14 @@ class Body(httpx.AsyncByteStream):
     """
 
     def __init__(
-        self, pieces: AsyncGenerator[bytes], size_bytes: int, moved: Callable[[int], None]
+        self,
+        pieces: AsyncGenerator[bytes],
+        size_bytes: int,
+        moved: Callable[[int], None],
+        monotonic: Callable[[], float],
     ) -> None:
         self.size_bytes = size_bytes
-        self._pieces, self._moved = pieces, moved
+        self._pieces, self._moved, self._monotonic = pieces, moved, monotonic
         self._done_bytes = 0
         self._handed_on = b""
         self._rest = memoryview(b"")
@@ -62,19 +63,19 @@ class Body(httpx.AsyncByteStream):
 
     async def __anext__(self) -> bytes:
         # Asked for the next one: the last one is on its way.
-        now = asyncio.get_running_loop().time()
         if self._handed_on_at is not None:
-            self._is_slow = now - self._handed_on_at > _SLOW_SECONDS
+            self._is_slow = self._monotonic() - self._handed_on_at > _SLOW_SECONDS
             self._done_bytes += len(self._handed_on)
             self._handed_on = b""
             self._moved(self._done_bytes)
         left = self.size_bytes - self._done_bytes
         if not left:
             raise StopAsyncIteration
-        if not self._rest:
-            self._rest = memoryview(await anext(self._pieces, b""))
-            if not self._rest:
+        while not self._rest:
+            read_next = await anext(self._pieces, None)
+            if read_next is None:
                 raise SourceGone("a blob of the image")
+            self._rest = memoryview(read_next)
         at_most = min(left, _SLOW_PIECE_BYTES) if self._is_slow else left
         whole = self._rest.obj
         if (
@@ -87,7 +88,7 @@ class Body(httpx.AsyncByteStream):
             piece = bytes(self._rest[:at_most])
         self._rest = self._rest[len(piece) :]
         self._handed_on = piece
-        self._handed_on_at = asyncio.get_running_loop().time()
+        self._handed_on_at = self._monotonic()
         return piece
 
 
@@ -147,7 +148,7 @@ class Requests:
         content: bytes = b"",
         body: Body | None = None,
         max_bytes: int = MAX_ERROR_BYTES,
-        answer_seconds: float = ANSWER_SECONDS,
+        answer_seconds: float | None = None,
     ) -> Answer:
         """Ask once, and follow where that leads; a body is sent to the first address alone.
 
@@ -190,18 +191,20 @@ class Requests:
         content: bytes,
         body: Body | None,
         max_bytes: int,
-        answer_seconds: float,
+        answer_seconds: float | None,
     ) -> tuple[httpx.Response, bytes, bool]:
+        step = self.time.answer_seconds
+        wait = step if answer_seconds is None else answer_seconds
         if body is not None:
             headers = {**headers, "content-length": str(body.size_bytes)}
         request = self._client.build_request(
             method, url, headers=headers, content=content or None, timeout=_TIMEOUT
         )
         try:
-            async with asyncio.timeout(answer_seconds if body is None else ANSWER_SECONDS) as bound:
+            async with asyncio.timeout(step if body is not None else wait) as bound:
                 if body is not None:
                     # Set here: httpx would wrap it in generators that nobody closes.
-                    request.stream = _Timed(body, bound, answer_seconds)
+                    request.stream = _Timed(body, bound, step, wait)
                 response = await self._client.send(request, stream=True)
                 try:
                     return response, *(await read_bounded(response, max_bytes))
@@ -235,8 +238,9 @@ class Requests:
 class _Timed(httpx.AsyncByteStream):
     """A body that puts the end of its request's time off with each piece."""
 
-    def __init__(self, body: Body, bound: asyncio.Timeout, answer_seconds: float) -> None:
-        self._body, self._bound, self._answer_seconds = body, bound, answer_seconds
+    def __init__(self, body: Body, bound: asyncio.Timeout, step: float, wait: float) -> None:
+        """`step` is the time of a piece, `wait` of the answer, in seconds."""
+        self._body, self._bound, self._step, self._wait = body, bound, step, wait
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -246,9 +250,9 @@ class _Timed(httpx.AsyncByteStream):
         try:
             piece = await anext(self._body)
         except StopAsyncIteration:
-            self._bound.reschedule(now() + self._answer_seconds)
+            self._bound.reschedule(now() + self._wait)
             raise
-        self._bound.reschedule(now() + ANSWER_SECONDS)
+        self._bound.reschedule(now() + self._step)
         return piece
 
 

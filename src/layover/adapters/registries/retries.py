@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+import structlog
+
 from layover.oci.references import Place
 from layover.promotion.models import RegistryUnavailable
 
@@ -28,6 +30,8 @@ _LONGEST_PAUSE_SECONDS = 10.0
 _PASSING_STATUSES = frozenset({408, 425, 429})
 _STAYING_STATUSES = frozenset({501, 505})
 
+_log = structlog.get_logger(__name__)
+
 
 class Passing(Exception):
     """What went wrong may go well the next time. It stays within this package."""
@@ -43,12 +47,16 @@ class Passing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """How time passes, and chance."""
+    """How time passes, and chance; and how long it takes at most."""
 
     monotonic: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[], float] = random.random  # of a pause, and of nothing secret
+    answer_seconds: float = 60.0
+    """For a whole answer, and for each piece of what is sent."""
+    commit_seconds: float = 600.0
+    """For the answer to a part of a blob, or to its end: it may have to be hashed or copied."""
 
 
 def is_passing(status: int) -> bool:
@@ -101,6 +109,12 @@ class Patience:
         if self._failures >= _MOST_TRIES or (is_late and self._failures >= _FEWEST_TRIES):
             raise self._over(failure.reason) from failure
         self._told_seconds += told or 0.0
+        _log.info(
+            "registry_asked_again",
+            registry=self._place.registry,
+            reason=failure.reason,
+            pause_seconds=round(pause, 2),
+        )
         if pause:
             await self._time.sleep(pause)
 

@@ -32,9 +32,6 @@ _SMALLEST_BROKEN_BYTES = 8 * 1024 * 1024
 _SMALLEST_CHUNK_BYTES = 1024 * 1024
 _LARGEST_CHUNK_BYTES = 1 << 40
 
-# What a registry hashes or copies before it answers may be many gigabytes.
-_COMMIT_SECONDS = 600.0
-
 # How often a blob is begun, whatever the registry does with what it took.
 _MOST_BEGINNINGS = 8
 
@@ -253,9 +250,10 @@ class Upload:
             self._patience.moved()
             self._sent(start + done_bytes)
 
+        time = self._requests.time
         if not size_bytes:
             return await self._requests.ask_once(
-                self._place, method, url, headers=headers, answer_seconds=_COMMIT_SECONDS
+                self._place, method, url, headers=headers, answer_seconds=time.commit_seconds
             )
         async with aclosing(self._read(start)) as pieces:
             return await self._requests.ask_once(
@@ -263,8 +261,8 @@ class Upload:
                 method,
                 url,
                 headers=headers,
-                body=Body(pieces, size_bytes, moved),
-                answer_seconds=_COMMIT_SECONDS,
+                body=Body(pieces, size_bytes, moved, time.monotonic),
+                answer_seconds=time.commit_seconds,
             )
 
     def _refused(self, answer: Answer, told: str = "") -> RegistryRefused:

@@ -9,6 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from socket import SO_LINGER, SOL_SOCKET
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -23,6 +24,9 @@ from layover.promotion.models import Authorization
 from layover.promotion.ports import AuthorizationOf, Registry
 
 REPOSITORY = "acme/app"
+
+# Made once: that takes longer than most tests.
+_CONTEXT = ssl.create_default_context()
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,13 @@ class Break:
     after_bytes: int = 0
     is_kept: bool = False
     is_answered: bool = False
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Nothing is read any more, and nothing said, after so much of the content."""
+
+    after_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ class FakeRegistry:
     manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     sessions: dict[str, bytearray] = field(default_factory=dict)
     heard: list[Heard] = field(default_factory=list)
-    instead: list[tuple[str, Reply | Break]] = field(default_factory=list)
+    instead: list[tuple[str, Reply | Break | Silence]] = field(default_factory=list)
     """What comes in place of the answer to the next request that "METHOD TARGET" matches."""
 
     @property
@@ -99,6 +110,10 @@ class FakeRegistry:
                 }
                 instead = self._instead(method, target)
                 length = int(headers.get("content-length", 0))
+                if isinstance(instead, Silence):
+                    await reader.readexactly(min(instead.after_bytes, length))
+                    self.heard.append(Heard(method, target, headers, b""))
+                    await asyncio.Event().wait()
                 if isinstance(instead, Break) and not instead.is_answered:
                     body = await reader.readexactly(min(instead.after_bytes, length))
                     self.heard.append(Heard(method, target, headers, body))
@@ -125,7 +140,7 @@ class FakeRegistry:
                 await writer.drain()
         writer.close()
 
-    def _instead(self, method: str, target: str) -> Reply | Break | None:
+    def _instead(self, method: str, target: str) -> Reply | Break | Silence | None:
         for number, (pattern, instead) in enumerate(self.instead):
             if re.match(pattern, f"{method} {unquote(target)}"):
                 del self.instead[number]
@@ -239,6 +254,9 @@ class FakeTime:
     """Time that passes only when somebody sleeps."""
 
     seconds: float = 0.0
+    answer_seconds: float = 60.0
+    commit_seconds: float = 600.0
+    """These two are of the real clock."""
     slept: list[float] = field(default_factory=list)
 
     async def sleep(self, seconds: float) -> None:
@@ -253,6 +271,8 @@ class FakeTime:
             now=lambda: start + timedelta(seconds=self.seconds),
             sleep=self.sleep,
             random=lambda: 1.0,
+            answer_seconds=self.answer_seconds,
+            commit_seconds=self.commit_seconds,
         )
 
 
@@ -262,10 +282,12 @@ async def dialling(
     authorization: AuthorizationOf = lambda place: None,
     time: FakeTime | None = None,
     chunk_bytes: int = 1000,
+    ca: Path | None = None,
 ) -> AsyncIterator[Registry]:
     """What a push sees of registries, of which these hosts may be reached without TLS."""
     rules = OutboundRules(LOOPBACK[:1], frozenset(hosts))
-    async with outbound_client(rules) as client:
+    context = None if ca is not None else _CONTEXT
+    async with outbound_client(rules, ca, context=context) as client:
         registries = HttpRegistries(
             client, rules, time=(time or FakeTime()).time(), chunk_bytes=chunk_bytes
         )

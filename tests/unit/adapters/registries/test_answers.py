@@ -53,6 +53,11 @@ def test_a_secret_that_a_registry_repeats_is_not_told() -> None:
     assert told.startswith("UNAUTHORIZED: bad header")
 
 
+def test_nothing_of_another_host_is_told() -> None:
+    sent = httpx.Headers({"content-type": "text/plain"})
+    assert Answer(500, sent, ASKED, is_foreign=True, body=b"of the inside").told == ""
+
+
 def test_a_long_message_is_cut() -> None:
     told = answer(b"x " * 10_000, content_type="text/plain").told
     assert len(told) == 400

@@ -1,11 +1,13 @@
 """Each request goes where it may, shows what it must, and its answer means what it says."""
 
 import ssl
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from layover.adapters.registries.requests import Body
 from layover.oci.digest import Digest
 from layover.oci.names import RepositoryName
 from layover.oci.references import Place
@@ -16,12 +18,14 @@ from layover.promotion.models import (
     RegistryRefused,
     RegistryUnauthorized,
     RegistryUnavailable,
+    SourceGone,
 )
 from tests.certificates import make_certificates
 from tests.unit.adapters.registries.fake import (
     Break,
     FakeTime,
     Reply,
+    Silence,
     dialling,
     error,
     serving,
@@ -220,3 +224,48 @@ async def test_a_name_that_is_no_host_is_told_so() -> None:
         for name in ("a..b", "x" * 300, "registry.test:99999"):
             with pytest.raises((RegistryForbidden, RegistryUnavailable)):
                 await registry.has_blob(Place(name, RepositoryName("acme/app")), DIGEST, 1)
+
+
+async def test_one_that_does_not_answer_is_left_in_the_end() -> None:
+    time = FakeTime(answer_seconds=0.05)
+    async with serving() as remote, dialling(remote.host, time=time) as registry:
+        remote.instead = [("HEAD", Silence())]
+        assert not await registry.has_blob(remote.place, DIGEST, 1)
+        remote.instead = [("HEAD", Silence())] * 50
+        with pytest.raises(RegistryUnavailable, match="did not answer in time"):
+            await registry.has_blob(remote.place, DIGEST, 1)
+
+
+async def pieces(*sizes: int) -> AsyncGenerator[bytes]:
+    for size in sizes:
+        yield bytes(size)
+
+
+async def body_of(
+    size_bytes: int, *sizes: int, seconds: float = 0.0
+) -> tuple[list[int], list[int]]:
+    """The sizes of what is handed on, each of which takes so long, and what is told of it."""
+    now, told = 0.0, list[int]()
+    handed_on = []
+    body = Body(pieces(*sizes), size_bytes, told.append, lambda: now)
+    async for piece in body:
+        handed_on.append(len(piece))
+        now += seconds
+    return handed_on, told
+
+
+async def test_a_body_has_the_size_that_it_was_said_to_have() -> None:
+    assert await body_of(0) == ([], [])
+    assert await body_of(10, 4, 4, 4) == ([4, 4, 2], [4, 8, 10])
+    assert await body_of(8, 4, 0, 4, 4) == ([4, 4], [4, 8])
+    for sizes in ((), (4, 4), (9, 0)):
+        with pytest.raises(SourceGone):
+            await body_of(10, *sizes)
+
+
+async def test_a_slow_registry_is_sent_small_pieces_so_that_each_has_its_time() -> None:
+    handed_on, told = await body_of(500_000, 250_000, 250_000, seconds=6)
+    assert handed_on[0] == 250_000
+    assert set(handed_on[1:-1]) == {65_536}
+    assert told[-1] == sum(handed_on) == 500_000
+    assert (await body_of(500_000, 250_000, 250_000, seconds=4))[0] == [250_000, 250_000]

@@ -1,8 +1,10 @@
 """A blob arrives whole whatever happens to its upload, or the push is told why it cannot."""
 
 import random
+import ssl
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import anyio
 import pytest
@@ -19,11 +21,13 @@ from layover.promotion.models import (
     SourceGone,
 )
 from layover.promotion.ports import Registry
+from tests.certificates import make_certificates
 from tests.unit.adapters.registries.fake import (
     Break,
     FakeRegistry,
     FakeTime,
     Reply,
+    Silence,
     dialling,
     error,
     serving,
@@ -116,7 +120,7 @@ async def test_every_size_arrives(size: int) -> None:
     assert list(remote.blobs.values()) == [CONTENT[:size]]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     breaks=st.lists(
         st.builds(
@@ -246,6 +250,21 @@ async def test_a_location_on_another_host_is_shown_no_authorization() -> None:
     assert [heard.headers["authorization"] for heard in remote.heard] == [authorization.header]
     assert len(other.heard) == 5
     assert not [heard for heard in other.heard if "authorization" in heard.headers]
+
+
+async def test_a_registry_that_does_not_know_of_its_tls_is_reached_with_it(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+    authorization = Authorization(AuthorizationScheme.BEARER, "of-the-registry")
+    async with serving(context=context) as remote:
+        remote.secret = authorization.header
+        remote.location = lambda path: f"http://{remote.host}{path}"
+        async with dialling(
+            authorization=lambda place: authorization, ca=certificates.ca
+        ) as registry:
+            await Upload().to(remote, registry)
+    assert remote.blobs == {str(DIGEST): CONTENT}
 
 
 @pytest.mark.parametrize(
@@ -388,3 +407,12 @@ async def test_an_upload_that_is_canceled_closes_what_it_reads() -> None:
             await registry.send_blob(remote.place, DIGEST, 3500, source.read, reached)
         assert scope.cancelled_caught
     assert source.opened == source.closed
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "GET", "PUT"])
+async def test_a_registry_that_falls_silent_is_asked_again(method: str) -> None:
+    time = FakeTime(answer_seconds=0.1, commit_seconds=0.1)
+    async with serving() as remote, dialling(remote.host, time=time) as registry:
+        remote.instead = [("PATCH", Break(100, is_kept=True)), (method, Silence(50))]
+        await Upload().to(remote, registry)
+    assert remote.blobs == {str(DIGEST): CONTENT}
