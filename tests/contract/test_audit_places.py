@@ -7,6 +7,7 @@ from sqlalchemy import insert, update
 
 from layover.adapters.sql.audit_places import SqlAuditPlaces
 from layover.adapters.sql.builds import SqlBuildStore
+from layover.adapters.sql.pushes import SqlPushStore
 from layover.adapters.sql.schema import memberships, projects, users
 from layover.audit.ports import Named
 from layover.builds.models import Build, BuildStatus
@@ -18,12 +19,25 @@ from layover.identity.models import (
     Role,
     TokenKind,
 )
+from layover.oci.digest import Digest
+from layover.oci.references import Destination
+from layover.promotion.models import Push
 from tests.stores import NOW, RETENTION, Stores
 
 pytestmark = pytest.mark.anyio
 
 MINE = Project("mine", "mine", "org", "org", NOW)
 ORG = Organization("org", "org", NOW)
+PUSH = Push(
+    id="push1",
+    project_id="mine",
+    build_id="b1",
+    target="",
+    source=Digest.of(b"an image"),
+    destinations=(Destination.parse("registry.example/app:v1"),),
+    created_at=NOW,
+    created_by="user ada",
+)
 
 
 @pytest.fixture
@@ -37,16 +51,18 @@ async def add(stores: Stores, principal: Principal, expires_in: timedelta | None
     await stores.identity.add_token(NewToken(principal, secret_hash, "for ci", NOW, until))
 
 
-async def test_projects_organizations_builds_and_tokens_are_found_where_they_are(
+async def test_projects_organizations_builds_pushes_and_tokens_are_found_where_they_are(
     stores: Stores, places: SqlAuditPlaces
 ) -> None:
     await add(stores, Principal("p1", TokenKind.PROJECT, "org", project_id="mine"))
     await add(stores, Principal("o1", TokenKind.ORGANIZATION, "org"))
     await SqlBuildStore(stores.database).add(Build("b1", "mine", BuildStatus.CREATED, (), NOW, NOW))
+    await SqlPushStore(stores.database).add(PUSH, 1)
     for named, key, expected in (
         (Named.PROJECT, "mine", MINE),
         (Named.ORGANIZATION, "org", ORG),
         (Named.BUILD, "b1", MINE),
+        (Named.PUSH, "push1", MINE),
         (Named.TOKEN, "p1", MINE),
         (Named.TOKEN, "o1", ORG),
     ):

@@ -33,6 +33,7 @@ class Named(Enum):
     ORGANIZATION = auto()
     PROJECT = auto()
     BUILD = auto()
+    PUSH = auto()
     TOKEN = auto()
 
 

@@ -1,7 +1,7 @@
 """The AuditStore in memory; tests/contract holds it to what the real adapters do."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -56,6 +56,8 @@ class MemoryAuditPlaces:
     def __init__(self, identity: IdentityStore, builds: BuildStore) -> None:
         self._identity, self._builds = identity, builds
         self.tokens: dict[str, Project | Organization] = {}
+        # Where the pushes are: a test that has some says so.
+        self.project_of_push: Callable[[str], Awaitable[str | None]] | None = None
         self.holders: dict[bytes, Principal] = {}
 
     async def find_place(self, named: Named, key: str) -> Project | Organization | None:
@@ -67,6 +69,9 @@ class MemoryAuditPlaces:
                 if build is None:
                     return None
                 return await self._identity.find_project(build.project_id)
+            case Named.PUSH:
+                found = await self.project_of_push(key) if self.project_of_push else None
+                return await self._identity.find_project(found) if found else None
             case Named.TOKEN:
                 return self.tokens.get(key)
             case Named.ORGANIZATION:

@@ -40,6 +40,12 @@ class PushWorld:
             self.store, self.world.builds, self.world.images, self.world.clock
         )
 
+        self.world.audit_places.project_of_push = self._project_of
+
+    async def _project_of(self, push_id: str) -> str | None:
+        push = await self.store.find(push_id)
+        return None if push is None else push.project_id
+
     async def create(self, *destinations: str, target: str = "") -> Push:
         """A push of a new build."""
         build_id = await self.world.finished()

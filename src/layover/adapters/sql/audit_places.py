@@ -11,6 +11,7 @@ from layover.adapters.sql.schema import (
     builds,
     organizations,
     projects,
+    pushes,
     tokens,
 )
 from layover.audit.ports import Named
@@ -53,6 +54,9 @@ _PLACES: Mapping[Named, Select[Any]] = {
     Named.PROJECT: _PROJECTS.where(projects.c.id == _KEY),
     Named.BUILD: _PROJECTS.join(builds, builds.c.project_id == projects.c.id).where(
         builds.c.id == _KEY
+    ),
+    Named.PUSH: _PROJECTS.join(pushes, pushes.c.project_id == projects.c.id).where(
+        pushes.c.id == _KEY
     ),
     Named.TOKEN: _TOKENS.where(tokens.c.id == _KEY),
 }

@@ -29,6 +29,7 @@ Context = RequestContext[Any, Any]
 # What a request can say where it acts by: the narrowest first.
 _PLACES: Mapping[str, Named] = {
     "build_id": Named.BUILD,
+    "push_id": Named.PUSH,
     "token_id": Named.TOKEN,
     "project_id": Named.PROJECT,
     "organization_id": Named.ORGANIZATION,

@@ -291,6 +291,21 @@ async def test_what_a_viewer_may_not_is_in_the_audit_log_of_the_project() -> Non
     assert event.details["reason"] == "this token may not push builds on to other registries"
 
 
+async def test_whose_push_a_viewer_may_not_cancel_is_in_the_log_of_the_project() -> None:
+    api = await make_push_api()
+    push = await create(api)
+    api.world.world.audit_store.events.clear()
+    request = pb.CancelPushRequest(push_id=push.id)
+    await refusal(api.pushes.cancel_push(request, headers=api.viewer))
+    (event,) = await api.events()
+    assert (event.action, event.result, event.project_id, event.subject) == (
+        "pushes.cancel",
+        Result.DENIED,
+        PROJECT,
+        push.id,
+    )
+
+
 async def test_what_a_stranger_tried_is_in_its_own_log() -> None:
     api = await make_push_api()
     push = await create(api)
