@@ -305,8 +305,8 @@ def test_what_a_registry_does_not_let_in_says_what_to_do(
     [
         (("aaaaaaaaaa", "-t", "REGISTRY/app"), 1, "unknown build"),
         (("BUILD", "-t", "REGISTRY/app:no good"), 2, "invalid"),
-        (("BUILD", "-t", "REGISTRY/app", "--target", "web"), 1, "target"),
-        (("BUILD", "-t", "REGISTRY/app", "--platform", "linux/s390x"), 1, "linux/amd64"),
+        (("BUILD", "-t", "REGISTRY/app", "--target", "web"), 2, "target"),
+        (("BUILD", "-t", "REGISTRY/app", "--platform", "linux/s390x"), 2, "linux/amd64"),
         (("BUILD",), 2, "-t"),
     ],
 )

@@ -59,7 +59,7 @@ def command(
             f" ({', '.join(item.target for item in items)})"
         )
     for item in items:
-        check_platform(item, platform)
+        check_platform(str(item.image), item.platforms, platform)
     for name in _pull(items, names, platform, progress):
         click.echo(name)
     return 0

@@ -15,9 +15,9 @@ USERNAME = "x-token"
 class NotSaved(CliError):
     """The build is known, and nothing of it is in the registry."""
 
-    def __init__(self, build_id: str) -> None:
+    def __init__(self, build_id: str, verb: str = "pull") -> None:
         super().__init__(
-            f"build {build_id} was not saved, so there is nothing to pull:"
+            f"build {build_id} was not saved, so there is nothing to {verb}:"
             " build with --save to keep it in the registry"
         )
         self.build_id = build_id
@@ -114,11 +114,9 @@ async def _platforms(client: Client, build_id: str) -> dict[str, tuple[str, ...]
     return {image.target: tuple(image.platforms) for image in details.build.images}
 
 
-def check_platform(item: Pullable, platform: str | None) -> None:
-    """Raise WrongUsage when the image is known not to be for a platform."""
-    if platform is None or not item.platforms:
+def check_platform(what: str, known: Sequence[str], platform: str | None) -> None:
+    """Raise WrongUsage when what is known to be for these platforms, if any, is not for that."""
+    if platform is None or not known:
         return
-    if not any(is_for(known, platform) for known in item.platforms):
-        raise WrongUsage(
-            f"{item.image} is not built for {platform}; it is for {', '.join(item.platforms)}"
-        )
+    if not any(is_for(one, platform) for one in known):
+        raise WrongUsage(f"{what} is not built for {platform}; it is for {', '.join(known)}")

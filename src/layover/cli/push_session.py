@@ -12,6 +12,7 @@ from layover.cli.interruption import Interruption
 from layover.cli.output import printable
 from layover.cli.push_progress import showing
 from layover.cli.push_rows import images, whole_row
+from layover.cli.pushable import check_pushable
 from layover.client.address import Server
 from layover.client.errors import ClientError, NotFound
 from layover.client.pushes import PushesClient
@@ -67,8 +68,11 @@ async def push(
     """
     with Interruption() as interruption:
         async with PushesClient(server, env=env) as client:
-            interruption.left = "nothing was pushed"
-            granted = await interruption.stopping(authorize(places, env), "nothing was pushed")
+            interruption.left = nothing = "nothing was pushed"
+            await interruption.stopping(
+                check_pushable(client, request.build_id, request.target, request.platforms), nothing
+            )
+            granted = await interruption.stopping(authorize(places, env), nothing)
             interruption.left = "the push may go on: `layover pushes list` shows it"
             # A wish to stop waits for the answer: the push's ID is needed for it.
             request.authorizations.extend(to_wire(granted))

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from layover.rpc.layover.v1.pushes_connect import PushesServiceASGIApplication
 from tests.unit.cli.exchange import listening
-from tests.unit.cli.fake_pushes import PROJECT, FakePushes
+from tests.unit.cli.fake_pushes import PROJECT, FakePushes, application
 from tests.unit.client.fake_server import TOKEN, FakeServer, serving
 
 
@@ -36,7 +35,7 @@ def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
 def pushes(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePushes]:
     """A server that pushes, which commands find, with a token and a project."""
     service = FakePushes()
-    with listening(PushesServiceASGIApplication(service)) as url:
+    with listening(application(service)) as url:
         monkeypatch.setenv("LAYOVER_URL", url)
         monkeypatch.setenv("LAYOVER_TOKEN", TOKEN)
         monkeypatch.setenv("LAYOVER_PROJECT_ID", PROJECT)

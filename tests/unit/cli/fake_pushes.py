@@ -8,8 +8,10 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from protobuf.wkt import Timestamp
 
+from layover.rpc.layover.v1 import builds_pb
 from layover.rpc.layover.v1 import pushes_pb as pb
-from layover.rpc.layover.v1.pushes_connect import PushesService
+from layover.rpc.layover.v1.builds_connect import BuildsService, BuildsServiceASGIApplication
+from layover.rpc.layover.v1.pushes_connect import PushesService, PushesServiceASGIApplication
 
 PROJECT, BUILD, PUSH = "pppppppppp", "bbbbbbbbbb", "pushaaaaaa"
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,6 +64,7 @@ class FakePushes(PushesService):
         self.listed: list[pb.Push] = []
         self.refusals: dict[str, ConnectError] = {}
         self.asks = 0
+        self.builds = FakeBuilds()
         # What happens at a call, before it is answered.
         self.meanwhile: dict[str, Callable[[], None]] = {}
 
@@ -108,6 +111,32 @@ class FakePushes(PushesService):
     async def authorize_push(self, request: Any, ctx: Any) -> pb.AuthorizePushResponse:
         self._note("authorize", request)
         return pb.AuthorizePushResponse()
+
+
+class FakeBuilds(BuildsService):
+    """What a build is, once a test says so."""
+
+    def __init__(self) -> None:
+        self.build: builds_pb.Build | None = None
+
+    async def get_build(self, request: Any, ctx: Any) -> builds_pb.GetBuildResponse:
+        if self.build is None:
+            raise ConnectError(Code.UNIMPLEMENTED, "the public API alone")
+        if self.build.id != request.build_id:
+            raise ConnectError(Code.NOT_FOUND, f"unknown build {request.build_id!r}")
+        return builds_pb.GetBuildResponse(build=self.build)
+
+
+def application(pushes: FakePushes) -> Any:
+    """Both services."""
+    first = PushesServiceASGIApplication(pushes)
+    second = BuildsServiceASGIApplication(pushes.builds)
+
+    async def dispatch(scope: Any, receive: Any, send: Any) -> None:
+        app: Any = first if scope["path"].startswith(first.path) else second
+        await app(scope, receive, send)
+
+    return dispatch
 
 
 def _asked(request: pb.CreatePushRequest) -> dict[str, Any]:

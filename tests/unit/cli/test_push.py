@@ -21,6 +21,7 @@ from layover.client.push_errors import LoginMissing
 from layover.client.pushing import Granted, Pace
 from layover.client.registry_authorization import RegistryAuthorization, Scheme
 from layover.oci.references import Place
+from layover.rpc.layover.v1.builds_pb import Build, BuildStatus, SavedImage
 from layover.rpc.layover.v1.pushes_pb import PushStatus, TransferState
 from tests.unit.cli.fake_pushes import (
     BUILD,
@@ -134,6 +135,51 @@ def test_without_a_destination_it_says_how_to_name_one(
 ) -> None:
     assert typed(BUILD) == 2
     assert "say where to push with -t, as -t ghcr.io/acme/app:v1" in capsys.readouterr().err
+
+
+def saved(*images: tuple[str, list[str]], status: BuildStatus = BuildStatus.FINISHED) -> Build:
+    found = [SavedImage(target=target, platforms=platforms) for target, platforms in images]
+    return Build(id=BUILD, status=status, images=found)
+
+
+BAKE = saved(("web", ["linux/amd64"]), ("worker", ["linux/arm64"]))
+
+
+@pytest.mark.parametrize(
+    ("build", "arguments", "status", "reason"),
+    [
+        (BAKE, (), 2, "has several targets: choose one with --target (web, worker)"),
+        (BAKE, ("--target", "webb"), 2, "has no target 'webb'; it has web, worker"),
+        (BAKE, ("--target", "web", "--platform", "arm64"), 2, "it is for linux/amd64"),
+        (saved(("", ["linux/amd64"])), ("--target", "web"), 2, "leave out --target"),
+        (saved(), (), 1, "was not saved, so there is nothing to push"),
+        (saved(status=BuildStatus.FAILED), (), 1, "is failed"),
+        (saved(status=BuildStatus.RUNNING), (), 1, "is running"),
+        (Build(id="cccccccccc"), (), 1, f"unknown build '{BUILD}'"),
+    ],
+)
+def test_what_the_build_does_not_have_is_told_before_a_login_is_shown_to_anybody(
+    pushes: FakePushes,
+    registries: Registries,
+    capsys: pytest.CaptureFixture[str],
+    build: Build,
+    arguments: tuple[str, ...],
+    status: int,
+    reason: str,
+) -> None:
+    pushes.builds.build = build
+    assert typed(BUILD, "-t", TO, *arguments) == status
+    assert reason in capsys.readouterr().err
+    assert (registries.asked, pushes.calls) == ([], [])
+
+
+def test_what_the_build_has_is_pushed(pushes: FakePushes) -> None:
+    pushes.answer(DONE)
+    pushes.builds.build = BAKE
+    assert typed(BUILD, "-t", TO, "--target", "web", "--platform", "amd64") == 0
+    pushes.builds.build = saved(("web", []))
+    assert typed(BUILD, "-t", TO, "--platform", "amd64") == 0
+    assert [request.target for request in pushes.heard("create")] == ["web", ""]
 
 
 def test_a_login_that_is_missing_keeps_the_push_from_being_asked_for(
