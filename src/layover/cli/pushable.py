@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from layover.cli.errors import CliError, WrongUsage
 from layover.cli.pullable import NotSaved, check_platform
 from layover.client.api import Client
+from layover.client.errors import AccessRefused
 from layover.rpc.layover.v1.builds_pb import BuildStatus, SavedImage
 
 
@@ -16,7 +17,10 @@ async def check_pushable(
     The server sees to that as well; this one is told before a login is shown to anybody. Raises a
     ClientError or CliError that says what there is instead.
     """
-    details = await client.find_build(build_id)
+    try:
+        details = await client.find_build(build_id)
+    except AccessRefused:
+        return  # A token that may not even see it is told best that it may not push it.
     if details is None or details.build is None:
         return
     build = details.build

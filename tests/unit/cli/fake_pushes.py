@@ -118,10 +118,11 @@ class FakeBuilds(BuildsService):
 
     def __init__(self) -> None:
         self.build: builds_pb.Build | None = None
+        self.error = ConnectError(Code.UNIMPLEMENTED, "the public API alone")
 
     async def get_build(self, request: Any, ctx: Any) -> builds_pb.GetBuildResponse:
         if self.build is None:
-            raise ConnectError(Code.UNIMPLEMENTED, "the public API alone")
+            raise self.error
         if self.build.id != request.build_id:
             raise ConnectError(Code.NOT_FOUND, f"unknown build {request.build_id!r}")
         return builds_pb.GetBuildResponse(build=self.build)

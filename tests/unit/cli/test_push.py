@@ -173,6 +173,15 @@ def test_what_the_build_does_not_have_is_told_before_a_login_is_shown_to_anybody
     assert (registries.asked, pushes.calls) == ([], [])
 
 
+def test_a_token_that_may_not_see_the_build_is_told_that_it_may_not_push_it(
+    pushes: FakePushes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pushes.builds.error = ConnectError(Code.PERMISSION_DENIED, "may not see builds")
+    pushes.refusals["create"] = ConnectError(Code.PERMISSION_DENIED, "may not push")
+    assert typed(BUILD, "-t", TO) == 1
+    assert "may not push" in capsys.readouterr().err
+
+
 def test_what_the_build_has_is_pushed(pushes: FakePushes) -> None:
     pushes.answer(DONE)
     pushes.builds.build = BAKE
