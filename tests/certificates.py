@@ -20,8 +20,11 @@ class Certificates:
     key: Path
 
 
-def make_certificates(folder: Path) -> Certificates:
-    """Make an authority and, signed by it, a server's certificate. Both are good for a day."""
+def make_certificates(folder: Path, *more_names: str) -> Certificates:
+    """Make an authority and, signed by it, a server's certificate, for `more_names` as well.
+
+    Both are good for a day.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
     ca_key = ec.generate_private_key(ec.SECP256R1())
@@ -53,7 +56,10 @@ def make_certificates(folder: Path) -> Certificates:
         .not_valid_after(now + timedelta(days=1))
         .add_extension(
             x509.SubjectAlternativeName(
-                [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+                [
+                    *(x509.DNSName(name) for name in ("localhost", *more_names)),
+                    x509.IPAddress(ip_address("127.0.0.1")),
+                ]
             ),
             critical=False,
         )
