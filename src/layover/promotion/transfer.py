@@ -35,6 +35,9 @@ Result = TypeVar("Result")
 _BLOBS_AT_ONCE = 4
 _QUESTIONS_AT_ONCE = 16
 
+# A registry that mounts nothing from one repository does not from another.
+_MOST_MOUNTS = 2
+
 # An authorization that is refused at once, so often in a row, is not one for this repository.
 _MOST_REFUSALS = 3
 
@@ -142,11 +145,17 @@ class _Work:
 
     async def send_all(self, places: Sequence[Place]) -> None:
         """Send everything but the tags to repositories of one registry."""
-        for number, place in enumerate(places):
+        holders: dict[Digest, list[Place]] = {blob.digest: [] for blob in self._plan.blobs}
+        async with asyncio.TaskGroup() as group:
+            for place in places:
+                for blob in self._plan.blobs:
+                    group.create_task(self._look(place, blob, holders[blob.digest]))
+        for place in places:
             async with asyncio.TaskGroup() as group:
                 # The largest first: none of them is left to go alone in the end.
                 for blob in sorted(self._plan.blobs, key=lambda blob: -blob.size_bytes):
-                    group.create_task(self._send_blob(place, blob, places[:number]))
+                    if place not in holders[blob.digest]:
+                        group.create_task(self._bring(place, blob, holders[blob.digest]))
             for manifest in (*self._plan.manifests, *self._plan.referrers):
                 await self._put(place, manifest)
 
@@ -170,19 +179,26 @@ class _Work:
 
         await self._allowed(place, work)
 
-    async def _send_blob(self, place: Place, blob: Descriptor, sources: Sequence[Place]) -> None:
-        transfer = Transfer(place, blob.digest, blob.size_bytes)
+    async def _look(self, place: Place, blob: Descriptor, holders: list[Place]) -> None:
+        """Ask whether the repository has the blob, and note it."""
         async with self._asking:
             if await self._allowed(
                 place, lambda: self._registry.has_blob(place, blob.digest, blob.size_bytes)
             ):
-                self._standing.moved(transfer.at(TransferState.EXISTS))
-                return
+                holders.append(place)
+                self._standing.moved(
+                    Transfer(place, blob.digest, blob.size_bytes, state=TransferState.EXISTS)
+                )
+
+    async def _bring(self, place: Place, blob: Descriptor, holders: list[Place]) -> None:
+        """Let the repository have the blob: from one of its `holders`, else from here."""
+        transfer = Transfer(place, blob.digest, blob.size_bytes)
         async with self._sending:
-            for source in sources:
+            for holder in holders[:_MOST_MOUNTS]:
                 if await self._allowed(
-                    place, partial(self._registry.mount, place, blob.digest, source.repository)
+                    place, partial(self._registry.mount, place, blob.digest, holder.repository)
                 ):
+                    holders.append(place)
                     self._standing.moved(transfer.at(TransferState.MOUNTED))
                     return
             stored = await self._source.blob(self._repository, blob.digest)
@@ -201,6 +217,7 @@ class _Work:
                 place,
                 lambda: self._registry.send_blob(place, found.digest, found.size_bytes, read, sent),
             )
+            holders.append(place)
             self._standing.moved(transfer.at(TransferState.SENT, found.size_bytes))
 
     async def _put(self, place: Place, manifest: PlannedManifest) -> None:

@@ -158,6 +158,17 @@ async def test_another_repository_of_the_registry_takes_its_blobs_from_the_first
         assert there.manifests[destination.place, "1"] == image.body
 
 
+async def test_a_repository_that_has_the_blobs_gives_them_whichever_is_named_first(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image = images.image("a", layers=2)
+    await run(images, there, told, push(image.digest, "r.io/z:1"))
+    there.calls.clear()
+    await run(images, there, told, push(image.digest, "r.io/a:1", "r.io/z:2"))
+    assert "send" not in {name for name, _, _ in there.calls}
+    assert told.states(place("r.io/a")) == {TransferState.MOUNTED}
+
+
 async def test_no_tag_is_set_where_one_of_the_registries_refuses(
     images: Images, there: MemoryRegistries, told: Told
 ) -> None:
