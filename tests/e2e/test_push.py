@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pexpect  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
 from tests.destinations import (
@@ -276,6 +277,36 @@ def test_ctrl_c_stops_the_push_on_the_server(
         listed = json.loads(server.cli("pushes", "list", "--output", "json").stdout)
         assert listed[0]["status"] == "canceled"
         assert not list(registry.folder.rglob("tags/v1"))
+
+
+def test_a_terminal_shows_a_bar_for_each_layer_and_takes_ctrl_c(
+    server: LayoverServer, build: SavedBuild, tmp_path: Path
+) -> None:
+    with started(Distribution3(tmp_path / "registry")) as registry:
+        line = Throttle(registry.port)
+        line.rate = MIB / 2
+        try:
+            env = docker_config(tmp_path / "docker", line.host, registry)
+            command = pexpect.spawn(
+                str(LAYOVER),
+                ["push", build.id, "-t", f"{line.host}/app:v1"],
+                env={**server.cli_env(), **env, "TERM": "xterm"},
+                encoding="utf-8",
+                codec_errors="replace",  # What Ctrl-C is echoed as may come within a character.
+                dimensions=(30, 140),
+                timeout=30,
+            )
+            command.expect("Pushing.*━")
+            command.sendintr()
+            command.expect("Stopping push ([a-z2-7]{10}); Ctrl-C once more leaves at once")
+            push_id = command.match[1]
+            command.expect(f"push {push_id} was canceled")
+            command.expect(pexpect.EOF)
+            command.close()
+        finally:
+            line.close()
+    assert command.exitstatus == 130
+    assert shown(server, push_id)["status"] == "canceled"
 
 
 @pytest.mark.parametrize("wrong", ["no login", "wrong password"])

@@ -16,6 +16,9 @@ Show = Callable[[Push], None]
 
 _THERE = frozenset({TransferState.EXISTS, TransferState.MOUNTED, TransferState.SENT})
 
+# A push that was only just asked for is queued as well: that is not worth a word.
+_QUEUED_LOOKS = 4
+
 
 @contextmanager
 def showing(mode: str) -> Iterator[Show]:
@@ -39,10 +42,13 @@ class _Layers:
         self._report = report
         self._last: dict[tuple[str, str], LayerProgress] = {}
         self._status = PushStatus.UNSPECIFIED
+        self._queued = 0
 
     def show(self, push: Push) -> None:
-        if push.status is PushStatus.QUEUED and self._status is not PushStatus.QUEUED:
-            self._report(LayerProgress("", "Queued"))
+        if push.status is PushStatus.QUEUED:
+            self._queued += 1
+            if self._queued == _QUEUED_LOOKS:
+                self._report(LayerProgress("", "Queued"))
         prefixes = _prefixes(push)
         for transfer in push.transfers:
             progress = _progress(transfer, prefixes.get(transfer.place, ""))
@@ -53,7 +59,7 @@ class _Layers:
         if push.status is PushStatus.DONE and self._status is not PushStatus.DONE:
             for destination in push.destinations:
                 tag = destination.rpartition(":")[2] if len(push.destinations) == 1 else destination
-                line = f"{tag}: digest: {push.digest} size: {size(push.size_bytes)}"
+                line = f"{tag}: digest: {push.digest} size: {size(_size_bytes(push, destination))}"
                 self._report(LayerProgress("", printable(line)))
         self._status = push.status
 
@@ -74,13 +80,22 @@ class _JsonLines:
         self._push, self._transfers = row, transfers
 
 
+def _size_bytes(push: Push, destination: str) -> int:
+    """What the image takes there, whether it was sent or found."""
+    place = destination.rpartition(":")[0]
+    return sum(transfer.size_bytes for transfer in push.transfers if transfer.place == place)
+
+
 def _prefixes(push: Push) -> dict[str, str]:
-    """What tells the layers of one place from those of another: its registry, where that does."""
+    """What tells the layers of one place from those of another, in few words."""
     places = list(dict.fromkeys(one.rpartition(":")[0] for one in push.destinations))
     if len(places) < 2:
         return {}
     registries = [place.partition("/")[0] for place in places]
-    names = registries if len(set(registries)) == len(places) else places
+    if len(set(registries)) == 1:
+        names = [place.partition("/")[2] for place in places]
+    else:
+        names = registries if len(set(registries)) == len(places) else places
     return {place: f"{name} " for place, name in zip(places, names, strict=True)}
 
 

@@ -40,6 +40,8 @@ class Pace:
 
     ask_every: timedelta = timedelta(seconds=1 / 3)
     """What is drawn of it moves with that."""
+    ask_first_after: timedelta = timedelta(milliseconds=50)
+    """Where everything is there already a push is done at once; from look to look it doubles."""
     patience: timedelta = timedelta(minutes=5)
     """How long the server may be away: one that is started again goes on with the push."""
     renew_at_most_every: timedelta = timedelta(seconds=2)
@@ -84,6 +86,7 @@ class Attendance:
 
     async def to_its_end(self) -> Push:
         """Return the push once it has ended. Raises a ClientError when nobody can tell."""
+        pause = self._pace.ask_first_after
         try:
             while True:
                 push = await self._ask()
@@ -94,7 +97,8 @@ class Attendance:
                     self._told_problem = self._problem
                     self._notice(f"warning: {self._problem}")
                 self._keep_authorized(push)
-                await asyncio.sleep(self._pace.ask_every.total_seconds())
+                await asyncio.sleep(min(pause, self._pace.ask_every).total_seconds())
+                pause = min(2 * pause, self._pace.ask_every)
         finally:
             if self._renewal is not None:
                 self._renewal.cancel()

@@ -27,16 +27,15 @@ def drawn(capsys: pytest.CaptureFixture[str], mode: str, *pushes: Push) -> list[
 def test_plain_lines_tell_each_state_once_however_many_bytes_go(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    waiting = layer(TransferState.WAITING, 0, OTHER)
+    waiting, exists = layer(TransferState.WAITING, 0, OTHER), layer(TransferState.EXISTS, 0, OTHER)
     lines = drawn(
         capsys,
         "plain",
-        push(PushStatus.QUEUED),
-        push(PushStatus.QUEUED),
+        *[push(PushStatus.QUEUED)] * 9,
         running(layer(TransferState.WAITING), waiting),
         *(running(layer(TransferState.SENDING, sent), waiting) for sent in range(0, 100, 10)),
-        running(layer(TransferState.SENT, 100), layer(TransferState.EXISTS, 0, OTHER)),
-        push(PushStatus.DONE, layer(TransferState.SENT, 100), size_bytes=1_234_567),
+        running(layer(TransferState.SENT, 100), exists),
+        push(PushStatus.DONE, layer(TransferState.SENT, 100), exists),
     )
     assert lines == [
         "Queued",
@@ -45,7 +44,7 @@ def test_plain_lines_tell_each_state_once_however_many_bytes_go(
         "aaaaaaaaaaaa: Pushing",
         "aaaaaaaaaaaa: Pushed",
         "bbbbbbbbbbbb: Layer already exists",
-        f"v1: digest: {DIGEST} size: 1.23MB",
+        f"v1: digest: {DIGEST} size: 200B",
     ]
 
 
@@ -69,8 +68,28 @@ def test_layers_say_the_repository_when_there_are_several_of_one_registry(
     transfers = [layer(TransferState.SENT), layer(TransferState.MOUNTED, place=other)]
     lines = drawn(capsys, "plain", running(*transfers, destinations=[TO, f"{other}:v1"]))
     assert lines == [
-        f"{PLACE} aaaaaaaaaaaa: Pushed",
-        f"{other} aaaaaaaaaaaa: Mounted from another repository",
+        "acme/app aaaaaaaaaaaa: Pushed",
+        "acme/other aaaaaaaaaaaa: Mounted from another repository",
+    ]
+
+
+def test_layers_say_both_where_neither_alone_tells_them_apart(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    to = [TO, "ghcr.io/acme/other:v1", f"{ELSEWHERE}:v1"]
+    lines = drawn(capsys, "plain", running(layer(TransferState.SENT), destinations=to))
+    assert lines == [f"{PLACE} aaaaaaaaaaaa: Pushed"]
+
+
+def test_the_size_of_what_went_to_several_places_is_that_of_the_image(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    transfers = [layer(TransferState.SENT), layer(TransferState.EXISTS, place=ELSEWHERE)]
+    to = [TO, f"{ELSEWHERE}:v1"]
+    lines = drawn(capsys, "plain", push(PushStatus.DONE, *transfers, destinations=to))
+    assert lines[-2:] == [
+        f"{TO}: digest: {DIGEST} size: 100B",
+        f"{ELSEWHERE}:v1: digest: {DIGEST} size: 100B",
     ]
 
 
@@ -97,6 +116,12 @@ def test_a_terminal_has_a_bar_for_each_layer(capsys: pytest.CaptureFixture[str])
     assert "100/100 bytes" in shown
     assert "bbbbbbbbbbbb Layer already exists" in shown
     assert DIGEST in shown
+
+
+def test_a_push_that_waits_for_a_moment_only_is_not_said_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert drawn(capsys, "plain", push(PushStatus.QUEUED), running()) == []
 
 
 def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
