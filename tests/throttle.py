@@ -1,4 +1,4 @@
-"""A slow line to a server: what a client sends passes at a rate, and can be cut off."""
+"""A line to a server that is slow, or breaks: what a client sends is counted on its way."""
 
 import contextlib
 import socket
@@ -17,6 +17,11 @@ class Throttle:
         self.port: int = self._listener.getsockname()[1]
         # Bytes a second of each connection, from client to server; None for all there are.
         self.rate: float | None = None
+        # Bytes that passed from clients to the server, and after how many of them everything that
+        # is open breaks, once each.
+        self.passed_bytes = 0
+        self.breaks_at: list[int] = []
+        self._counting = threading.Lock()
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -53,11 +58,28 @@ class Throttle:
                 arguments = (source, target, is_slow)
                 threading.Thread(target=self._forward, args=arguments, daemon=True).start()
 
+    def _count(self, size_bytes: int) -> int | None:
+        """Count what is to pass; how much of it does before a break, None where none is due."""
+        with self._counting:
+            at = min(self.breaks_at, default=None)
+            left = None if at is None else at - self.passed_bytes
+            if at is None or left is None or left > size_bytes:
+                self.passed_bytes += size_bytes
+                return None
+            self.breaks_at.remove(at)
+            left = max(left, 0)
+            self.passed_bytes += left
+            return left
+
     def _forward(self, source: socket.socket, target: socket.socket, is_slow: bool) -> None:
         with contextlib.suppress(OSError):
             while piece := source.recv(_PIECE_BYTES):
                 if is_slow and self.rate is not None:
                     time.sleep(len(piece) / self.rate)
+                if is_slow and (left := self._count(len(piece))) is not None:
+                    target.sendall(piece[:left])
+                    self.cut()
+                    break
                 target.sendall(piece)
         for one in (source, target):
             with contextlib.suppress(OSError):

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.e2e.processes import ROOT, Background, environment, find, free_port, wait_until
+from tests.e2e.nginx import Nginx
+from tests.e2e.processes import ROOT, free_port, wait_until
 from tests.e2e.server import LayoverServer
 from tests.objects import ACCESS_KEY, REGION, SECRET_KEY, S3Server
 from tests.postgres import Postgres
@@ -17,35 +18,15 @@ from tests.postgres import Postgres
 NO_BUILDER = '[{"name": "none", "address": "tcp://127.0.0.1:1"}]'
 
 
-class Nginx:
+def nginx(folder: Path, port: int, servers: list[LayoverServer]) -> Nginx:
     """nginx with docs/nginx.conf, in front of these servers."""
-
-    def __init__(self, folder: Path, port: int, servers: list[LayoverServer]) -> None:
-        folder.mkdir(parents=True)
-        text = (ROOT / "docs" / "nginx.conf").read_text()
-        upstream = [
-            f"        server {server.host} max_fails=1 fail_timeout=1s;" for server in servers
-        ]
-        text, replaced = re.subn(
-            r"( +server 127\.0\.0\.1:500[123] [^\n]*\n)+", "\n".join(upstream) + "\n", text
-        )
-        assert replaced == 1
-        text = text.replace("listen 127.0.0.1:5000;", f"listen 127.0.0.1:{port};")
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"):
-            text = text.replace("http {", f"http {{ {kind}_temp_path {folder}/{kind};", 1)
-        config = folder / "nginx.conf"
-        config.write_text(f"daemon off; user root; pid {folder}/pid;\n{text}")
-        self.process = Background(
-            [find("nginx"), "-p", folder, "-c", config],
-            env=environment(folder),
-            log=folder / "log",
-        )
-
-    def log(self) -> str:
-        return self.process.log()
-
-    def stop(self) -> None:
-        self.process.stop()
+    text = (ROOT / "docs" / "nginx.conf").read_text()
+    upstream = [f"        server {server.host} max_fails=1 fail_timeout=1s;" for server in servers]
+    text, replaced = re.subn(
+        r"( +server 127\.0\.0\.1:500[123] [^\n]*\n)+", "\n".join(upstream) + "\n", text
+    )
+    assert replaced == 1
+    return Nginx(folder, text.replace("listen 127.0.0.1:5000;", f"listen 127.0.0.1:{port};"))
 
 
 class Replicas:
@@ -68,7 +49,7 @@ class Replicas:
         for server in self.servers:
             server.start()
         self.token, self.project_id = self.servers[0].token, self.servers[0].project_id
-        self.nginx = Nginx(folder / "nginx", self.port, self.servers)
+        self.nginx = nginx(folder / "nginx", self.port, self.servers)
         wait_until(self._is_ready, timeout=20, what="nginx")
 
     def _is_ready(self) -> bool:

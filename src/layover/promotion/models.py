@@ -185,14 +185,41 @@ class SourceGone(TransferError):
 class RegistryRefused(TransferError):
     """A registry said no, in a way that trying again does not change."""
 
-    def __init__(self, place: Place, doing: str, status: int, told: str) -> None:
-        """`doing` says what it refused, `told` is the registry's own message."""
-        super().__init__(
-            f"{place.registry} refused {doing} ({status}): {told}"
-            if told
-            else f"{place.registry} refused {doing} ({status})"
-        )
+    def __init__(
+        self, place: Place, doing: str, status: int, told: str, *, is_tag: bool = False
+    ) -> None:
+        """`doing` says what it refused, `told` is the registry's own message; `is_tag` says that
+        the refusal is of a tag, with everything that it is to name being there."""
+        message = f"{place.registry} refused {doing} ({status})"
+        if told:
+            message += f": {told}"
+        if advice := _advice(place, status, is_tag=is_tag):
+            message = f"{message.rstrip('.')}. {advice}"
+        super().__init__(message)
         self.place, self.status, self.told = place, status, told
+
+
+def _advice(place: Place, status: int, *, is_tag: bool) -> str:
+    """What may help, as far as a status tells: registries mean different things by the same."""
+    if is_tag and status in (400, 409, 412):
+        return "If it lets no tag be overwritten, push under another one"
+    match status:
+        case 403:
+            return (
+                f"If the login may not push there, run `docker login {place.registry}` with one"
+                " that may"
+            )
+        case 404:
+            return (
+                f"If it has no repository {place.repository}, create that there first, or correct"
+                " the name"
+            )
+        case 405:
+            return "If it is a mirror that only hands images out, push to where it has them from"
+        case 413:
+            return "Whoever runs it can let a proxy in front of it take larger requests"
+        case _:
+            return ""
 
 
 class RegistryUnauthorized(TransferError):

@@ -157,7 +157,11 @@ class HttpRegistry:
             place, "PUT", f"manifests/{reference}", {"content-type": media_type}, body
         )
         if not answer.is_success or answer.status == HTTPStatus.ACCEPTED:
-            raise _refused(place, f"manifest {reference}", answer)
+            if isinstance(reference, Digest):
+                raise _refused(place, f"manifest {reference}", answer)
+            raise RegistryRefused(
+                place, f"tag {reference}", answer.status, answer.told, is_tag=True
+            )
         digest = Digest.of(body, reference.algorithm if isinstance(reference, Digest) else "sha256")
         if answer.denies(digest):
             told = f"it says that it has {answer.digest[:150]}"

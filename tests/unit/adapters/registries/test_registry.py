@@ -143,7 +143,7 @@ async def test_a_registry_that_says_it_has_another_manifest_is_not_believed() ->
 async def test_a_refused_manifest_is_told_with_the_registrys_own_words() -> None:
     async with serving() as remote, dialling(remote.host) as registry:
         remote.instead = [("PUT", error(400, "TAG_INVALID", "the tag v1 is immutable"))]
-        with pytest.raises(RegistryRefused, match=r"manifest v1 \(400\): TAG_INVALID: the tag v1"):
+        with pytest.raises(RegistryRefused, match=r"tag v1 \(400\): TAG_INVALID: the tag v1"):
             await registry.put_manifest(remote.place, Tag("v1"), TYPE, BODY)
 
 
