@@ -6,6 +6,7 @@ Docker's users know: a registry on loopback needs no TLS. Where the rules let lo
 first, and plain HTTP where there is none. A certificate that cannot be verified is no reason.
 """
 
+import asyncio
 import ssl
 
 import httpx
@@ -22,6 +23,7 @@ class Schemes:
     def __init__(self, client: httpx.AsyncClient, rules: OutboundRules) -> None:
         self._client, self._rules = client, rules
         self._known: dict[str, str] = {}
+        self._probing = asyncio.Lock()
 
     async def base(self, place: Place) -> httpx.URL:
         """`https://HOST[:PORT]`, or without TLS. Raises DialForbidden, httpx.InvalidURL."""
@@ -33,7 +35,9 @@ class Schemes:
             elif not self._rules.may_be_plain(url.host, url.port):
                 scheme = self._known[place.host] = "https"
             else:
-                scheme = await self._probed(place)
+                # A push begins with many questions at once, of which one is to find out.
+                async with self._probing:
+                    scheme = self._known.get(place.host) or await self._probed(place)
         return httpx.URL(f"{scheme}://{place.host}")
 
     async def _probed(self, place: Place) -> str:

@@ -85,6 +85,8 @@ class FakeRegistry:
     manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     sessions: dict[str, bytearray] = field(default_factory=dict)
     heard: list[Heard] = field(default_factory=list)
+    hellos: int = 0
+    """How often somebody tried TLS where there is none."""
     instead: list[tuple[str, Reply | Break | Silence]] = field(default_factory=list)
     """What comes in place of the answer to the next request that "METHOD TARGET" matches."""
 
@@ -100,6 +102,7 @@ class FakeRegistry:
             while True:
                 first = await reader.readexactly(1)
                 if first == b"\x16":  # TLS, where there is none: every server answers so
+                    self.hellos += 1
                     writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
                     break
                 head = (first + await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")

@@ -1,5 +1,6 @@
 """Without TLS goes only what may."""
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -53,6 +54,15 @@ async def test_loopback_goes_without_tls_where_it_may_and_there_is_none() -> Non
             f"http://{named}",
             f"http://{remote.host}",
         ]
+
+
+async def test_many_questions_at_once_find_out_once() -> None:
+    rules = OutboundRules(LOOPBACK, plain_loopback=True)
+    async with serving() as remote, outbound_client(rules) as client:
+        schemes = Schemes(client, rules)
+        found = await asyncio.gather(*(schemes.base(place(remote.host)) for _ in range(9)))
+        assert {str(url) for url in found} == {f"http://{remote.host}"}
+        assert remote.hellos == 1
 
 
 @pytest.mark.parametrize("is_trusted", [True, False])
