@@ -52,6 +52,9 @@ class Place:
         if _REGISTRY.fullmatch(registry) is None or not _is_port(registry):
             raise InvalidDestination(text, f"{registry[:100]!r} is not a registry's host")
         registry = registry.lower()
+        if not _is_host(registry):
+            # In lower case it would read as a repository of Docker Hub's.
+            raise InvalidDestination(text, f"{registry!r} needs its port, as {registry}:443")
         if registry in _DOCKER_HUB_NAMES:
             registry = DOCKER_HUB
             repository = repository if "/" in repository else f"library/{repository}"
@@ -95,9 +98,13 @@ class Destination:
 def _split(text: str) -> tuple[str, str]:
     # Docker's rule: the first component is a host if it could not be a repository's.
     first, slash, rest = text.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+    if slash and (_is_host(first) or first != first.lower()):
         return first, rest
     return DOCKER_HUB, text
+
+
+def _is_host(first: str) -> bool:
+    return "." in first or ":" in first or first == "localhost"
 
 
 def _is_port(registry: str) -> bool:

@@ -92,7 +92,12 @@ class DrivenPushService:
         build = await self._builds.find(principal, build_id, Action.PUSH_ON)
         await saved_images(self._images, build, "push")
         driven = _Driven(new_id(), self._now(), Destination.parse(destination))
-        _log.info("push_started", push_id=driven.id, build_id=build.id, destination=destination)
+        _log.info(
+            "push_started",
+            push_id=driven.id,
+            build_id=build.id,
+            destination=str(driven.destination),
+        )
         return str(driven)
 
     async def finish(

@@ -38,3 +38,22 @@ def test_a_builds_token_opens_what_its_client_pushes_to_the_same_project(
     option: BuildOptions, names: set[str]
 ) -> None:
     assert ADDRESS.own_names("p1", [option]) == names
+
+
+@pytest.mark.parametrize(
+    ("url", "registry", "is_own"),
+    [
+        ("https://layover.example", "layover.example", True),
+        ("https://layover.example", "Layover.Example:443", True),
+        ("https://layover.example:443", "layover.example", True),
+        ("https://layover.example", "layover.example:80", False),
+        ("http://layover.example", "layover.example:80", True),
+        ("http://layover.example", "layover.example:443", False),
+        ("https://layover.example:5443", "layover.example", False),
+        ("https://layover.example", "other.example", False),
+    ],
+)
+def test_a_registry_is_this_one_whatever_is_said_of_its_usual_port(
+    url: str, registry: str, is_own: bool
+) -> None:
+    assert PublicAddress(url).is_own(registry) == is_own

@@ -26,7 +26,7 @@ from layover.promotion.models import (
 from tests.access.wire import Answer, Call, send
 from tests.unit.builds.world import PROJECT
 from tests.unit.identity.memory import MemoryIssuerKeys, MemoryTrustStore
-from tests.unit.promotion.test_single import CONTENT, DIGEST, PLACE, BlobWorld
+from tests.unit.promotion.blob_world import CONTENT, DIGEST, PLACE, BlobWorld
 from tests.unit.promotion.world import VIEWER
 
 SECRET = "open-sesame-4711"
