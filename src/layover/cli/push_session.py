@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import click
@@ -107,8 +108,10 @@ async def _attended(
     """The push at its end, which a wish to stop brings about."""
     ending = asyncio.create_task(attendance.to_its_end())
     try:
-        if not await interruption.first(ending):
-            say(f"Stopping push {push_id}; Ctrl-C once more leaves at once")
+        await interruption.first(ending)
+        if interruption.is_requested:
+            with suppress(OSError):  # The terminal may be what is gone.
+                say(f"Stopping push {push_id}; Ctrl-C once more leaves at once")
             await _cancel(client, push_id)
             await asyncio.wait({ending}, timeout=_STOP_TIME.total_seconds())
         if not ending.done():

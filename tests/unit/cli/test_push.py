@@ -1,6 +1,7 @@
 """`layover push` asks for what was typed, stays with the push, and says how it ended."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -13,8 +14,8 @@ import pytest
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
+from layover.cli import layer_progress, push_session
 from layover.cli import push as command
-from layover.cli import push_session
 from layover.cli.main import run
 from layover.client import pushing
 from layover.client.push_errors import LoginMissing
@@ -300,6 +301,30 @@ def test_a_signal_asks_the_server_to_stop_and_waits_until_it_did(
     assert [request.push_id for request in pushes.heard("cancel")] == [PUSH]
     assert f"error: push {PUSH} was canceled\n" in told.err
     assert told.out == ""
+
+
+def test_a_terminal_that_is_gone_keeps_nobody_from_stopping_the_push(
+    pushes: FakePushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = False
+
+    def say(message: str) -> None:
+        if gone:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def hang_up() -> None:
+        nonlocal gone
+        gone = True
+        interrupt(signal.SIGHUP)
+
+    monkeypatch.setattr(push_session, "say", say)
+    monkeypatch.setattr(layer_progress, "say", say)
+    pushes.answer(RUNNING)
+    pushes.listed = [RUNNING]
+    pushes.meanwhile["get"] = hang_up
+    pushes.meanwhile["cancel"] = lambda: pushes.answer(CANCELED)
+    assert typed(BUILD, "-t", TO) != 0
+    assert [request.push_id for request in pushes.heard("cancel")] == [PUSH]
 
 
 def test_a_push_that_was_done_before_it_could_be_stopped_is_done(
