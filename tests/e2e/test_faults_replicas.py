@@ -1,19 +1,29 @@
-"""Replicas that are killed under docker, buildx and skopeo: their own retries are enough."""
+"""Replicas that are killed under docker, buildx and skopeo, whose own retries are enough, and under
+pushes to other registries, which another one goes on with."""
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from layover.adapters.sql.schema import builds
 from tests.contract.daemons import Daemon
+from tests.destinations import Distribution, Distribution3, TokenServer, started
 from tests.e2e.engines import DockerEngine, Skopeo
 from tests.e2e.images import MIB, OciLayout, random_file
-from tests.e2e.processes import find, run, wait_until
+from tests.e2e.processes import Background, environment, find, run, wait_until
+from tests.e2e.registry import Registry, Tenant, add_tenant, basic, digest_of
 from tests.e2e.replicas import Replicas, replicas
+from tests.e2e.server import LAYOVER
 from tests.objects import S3Server
 from tests.postgres import Postgres
+from tests.throttle import Throttle
+from tests.token_server import CREDENTIALS
 
 LAYERS, LAYER_BYTES = 4, 12 * MIB
 
@@ -121,3 +131,117 @@ def test_buildx_pushes_while_replicas_are_killed(
         cluster.servers[0].assert_whole()
     finally:
         daemon.stop()
+
+
+@pytest.mark.parametrize("kind", ["token", "basic"])
+def test_another_replica_goes_on_with_a_push_whose_own_is_killed(
+    cluster: Replicas, tmp_path: Path, kind: str
+) -> None:
+    """With tokens by itself, since they are kept sealed; with a login its client gives it anew."""
+    tenant, digest = _finished_build(cluster, kind)
+    tokens = TokenServer(tmp_path / "tokens")
+    auth = {"tokens": tokens} if kind == "token" else {"basic": True}
+    with started(Distribution3(tmp_path / "registry", **auth)) as registry:
+        line = Throttle(registry.port)
+        line.rate = MIB
+        image = f"{line.host}/acme/app:v1"
+        (tmp_path / "config.json").write_text(
+            json.dumps({"auths": {line.host: {"auth": CREDENTIALS.basic}}})
+        )
+        env = environment(
+            tmp_path,
+            LAYOVER_URL=cluster.url,
+            LAYOVER_TOKEN=tenant.user,
+            DOCKER_CONFIG=str(tmp_path),
+        )
+        is_attached = kind == "basic"
+        mode = "--progress=plain" if is_attached else "--detach"
+        client = Background(
+            [LAYOVER, "push", tenant.build_id, "-t", image, mode], env=env, log=tmp_path / "client"
+        )
+        killed = None
+        try:
+            if not is_attached:
+                assert client.wait(30) == 0, client.log()
+            wait_until(
+                lambda: len(_sent(registry)) == 2 or client.exit_status not in (None, 0),
+                timeout=30,
+                what="the small layers",
+            )
+            asked = len(tokens.asked)
+            ((killed, push_id, _),) = _takers(cluster, tenant.build_id)
+            cluster.servers[killed].kill()
+            line.cut()
+            before = _sent(registry)
+            assert not _tagged(registry)
+            line.rate = None
+            if is_attached:
+                assert client.wait(60) == 0, client.log()
+                assert f"{image}@{digest}" in client.log()
+            else:
+                wait_until(
+                    lambda: _tagged(registry) != [], timeout=60, what="the tag", interval=0.2
+                )
+                assert len(tokens.asked) == asked
+        finally:
+            client.stop()
+            line.close()
+            if killed is not None:
+                cluster.servers[killed].start()
+            tokens.stop()
+        (first, second) = _takers(cluster, tenant.build_id)
+        assert {first[2], second[2]} == {False, True}
+        assert first[0] != second[0]
+        assert first[1] == second[1] == push_id
+        sent = _sent(registry)
+        assert set(before) < set(sent)
+        assert len(sent) == len(set(sent)), "a blob that had arrived was sent again"
+        # The tag came once, behind everything else.
+        puts = re.findall(r'"(PUT /v2/[^ ]*) HTTP/1.1" 201', registry.process.log())
+        assert [put.endswith("/manifests/v1") for put in puts] == [False] * (len(puts) - 1) + [True]
+
+
+def _finished_build(cluster: Replicas, name: str) -> tuple[Tenant, str]:
+    """A project with a build as if a builder had saved it, and its image's digest. A build's ID
+    has 10 characters, of which the name is five."""
+    server = cluster.servers[0]
+    tenant = add_tenant(server, name)
+    pushed = Registry(server, tenant.project_id, basic(tenant.build)).push_image(
+        tenant.build_id, os.urandom(64 << 10), os.urandom(5 * MIB)
+    )
+    with server.transaction() as connection:
+        connection.execute(
+            update(builds).where(builds.c.id == tenant.build_id).values(status="finished")
+        )
+    return tenant, digest_of(pushed)
+
+
+def _sent(registry: Distribution) -> list[str]:
+    """The blobs whose upload was completed, in order."""
+    return re.findall(
+        r'"PUT /v2/[^ ]*/blobs/uploads/[^ ]*digest=sha256%3A([0-9a-f]{64})[^ ]* HTTP/1.1" 201',
+        registry.process.log(),
+    )
+
+
+def _tagged(registry: Distribution) -> list[str]:
+    return re.findall(r'"PUT /v2/[^ ]*/manifests/v1 HTTP/1.1" 201', registry.process.log())
+
+
+def _takers(cluster: Replicas, build_id: str) -> list[tuple[int, str, bool]]:
+    """Which replicas worked on the build's push, its ID, and whether it had been begun."""
+    lines = [
+        (number, json.loads(line))
+        for number, server in enumerate(cluster.servers)
+        for line in server.process.log().splitlines()
+        if '"push_created"' in line or '"push_taken"' in line
+    ]
+    (push_id,) = {line["push_id"] for _, line in lines if line.get("build_id") == build_id}
+    return sorted(
+        (
+            (number, push_id, line["resumed"])
+            for number, line in lines
+            if line["event"] == "push_taken" and line["push_id"] == push_id
+        ),
+        key=lambda taken: taken[2],
+    )
