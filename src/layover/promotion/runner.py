@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -53,7 +54,7 @@ class PushRunner:
         """`holder` names this server among those that share the database, and this start of it."""
         self._store, self._transfers, self._registries = store, transfers, registries
         self._vault, self._now, self._holder = vault, now, holder
-        self._working: set[asyncio.Task[None]] = set()
+        self._working: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         try:
@@ -70,26 +71,30 @@ class PushRunner:
                         # to take it.
                         await self._vault.given.wait()
         finally:
-            for task in self._working:
+            working = list(self._working.values())
+            for task in working:
                 task.cancel()
-            await asyncio.gather(*self._working, return_exceptions=True)
+            await asyncio.gather(*working, return_exceptions=True)
 
     async def _take(self) -> bool:
         now = self._now()
         claim = await self._store.claim(self._holder, now, now + _LEASE, _OF_A_PROJECT)
         if claim is None:
             return False
-        _log.info("push_taken", push_id=claim.push.id, resumed=claim.is_resumed)
-        task = asyncio.create_task(self._work(claim.push))
-        self._working.add(task)
-        task.add_done_callback(self._done)
+        push_id = claim.push.id
+        if push_id in self._working:
+            # This machine slept for longer than its lease: it goes on where it was.
+            return True
+        _log.info("push_taken", push_id=push_id, resumed=claim.is_resumed)
+        task = self._working[push_id] = asyncio.create_task(self._work(claim.push))
+        task.add_done_callback(partial(self._done, push_id))
         return True
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._working.discard(task)
+    def _done(self, push_id: str, task: asyncio.Task[None]) -> None:
+        del self._working[push_id]
         self._vault.given.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("push_work_failed", exc_info=error)
+            _log.error("push_work_failed", push_id=push_id, exc_info=error)
 
     async def _work(self, push: Push) -> None:
         job = _Job(push, self._store, self._vault, self._now, self._holder)

@@ -19,6 +19,7 @@ from layover.oci.names import Reference, RepositoryName
 from layover.oci.references import Destination, Place
 from layover.promotion.fallback import list_referrer
 from layover.promotion.models import (
+    InvalidPush,
     Push,
     RegistryRefused,
     RegistryUnauthorized,
@@ -37,6 +38,9 @@ _QUESTIONS_AT_ONCE = 16
 
 # A registry that mounts nothing from one repository does not from another.
 _MOST_MOUNTS = 2
+
+# Each is a row in the database.
+_MOST_TRANSFERS = 20_000
 
 # An authorization that is refused at once, so often in a row, is not one for this repository.
 _MOST_REFUSALS = 3
@@ -93,6 +97,11 @@ class TransferService:
             for place in push.places
             for blob in plan.blobs
         ]
+        if len(transfers) > _MOST_TRANSFERS:
+            raise InvalidPush(
+                f"{len(plan.blobs)} blobs to {len(push.places)} repositories are more than"
+                f" {_MOST_TRANSFERS} transfers: push to fewer at once"
+            )
         await standing.begins(plan.root.digest, transfers)
         keeping = asyncio.create_task(self._keep_on(repository, plan))
         work = _Work(self._source, repository, registry, standing, plan)

@@ -299,6 +299,29 @@ async def test_no_more_pushes_than_may_are_worked_on_at_once(
             assert (await servers.ended(f"push{number}")).status is PushStatus.DONE
 
 
+async def test_a_server_that_slept_goes_on_with_its_own_push_once(servers: Servers) -> None:
+    await servers.add()
+    sending, over = asyncio.Event(), asyncio.Event()
+
+    async def wait(name: str, place: Place) -> None:
+        if name == "send":
+            sending.set()
+            await over.wait()
+
+    servers.there.before = wait
+    async with running(servers.runner(servers.vault())):
+        await sending.wait()
+        later = now() + timedelta(minutes=1)
+        # As if nothing had been reported since.
+        assert await servers.store.report("push1", "one", later, now() - timedelta(seconds=1))
+        await asyncio.sleep(0.2)
+        over.set()
+        push = await servers.ended()
+    assert push.status is PushStatus.DONE
+    sent = [what for name, _, what in servers.there.calls if name == "send"]
+    assert len(sent) == len(set(sent))
+
+
 async def test_what_is_no_longer_there_fails_the_push(servers: Servers) -> None:
     await servers.add(source=Digest.of(b"gone"))
     async with running(servers.runner(servers.vault())):

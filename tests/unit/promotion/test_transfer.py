@@ -10,9 +10,11 @@ import pytest
 from layover.oci.digest import Digest
 from layover.oci.names import RepositoryName
 from layover.oci.references import Destination, Place
+from layover.promotion import transfer as module
 from layover.promotion.models import (
     Authorization,
     AuthorizationScheme,
+    InvalidPush,
     Push,
     RegistryRefused,
     RegistryUnauthorized,
@@ -220,6 +222,16 @@ async def test_one_that_is_always_refused_is_not_asked_for_for_ever(
     with pytest.raises(RegistryUnauthorized, match=r"docker login r\.io"):
         await run(images, there, told, push(image.digest, "r.io/app:1"))
     assert len(told.fresh) > 90
+
+
+async def test_more_transfers_than_a_push_may_have_are_refused(
+    images: Images, there: MemoryRegistries, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_TRANSFERS", 3)
+    image = images.image("a")
+    await run(images, there, told, push(image.digest, "r.io/a:1"))
+    with pytest.raises(InvalidPush, match="2 blobs to 2 repositories"):
+        await run(images, there, told, push(image.digest, "r.io/a:1", "r.io/b:1"))
 
 
 async def test_what_was_collected_meanwhile_is_said(
