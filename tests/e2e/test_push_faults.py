@@ -128,7 +128,7 @@ def test_a_registry_with_a_limit_is_asked_as_often_as_it_lets_one(
     tmp_path: Path,
 ) -> None:
     busy = disturb(
-        above="limit_req_zone $server_port zone=all:1m rate=20r/s;"
+        above="limit_req_zone $server_port zone=all:1m rate=30r/s;"
         ' map $status $wait { 429 1; default ""; }',
         inside="limit_req zone=all burst=2 nodelay; limit_req_status 429;"
         " add_header Retry-After $wait always;",
@@ -155,6 +155,23 @@ def test_a_gateway_that_fails_now_and_then_keeps_nothing_away(
     push(server, build, tmp_path, image)
     assert_is_there(server, build, skopeo, registry, image)
     assert any(one.status == 502 for one in failing.asked())
+
+
+def test_a_proxy_that_takes_small_requests_alone_is_sent_small_ones(
+    server: LayoverServer,
+    build: SavedBuild,
+    skopeo: Skopeo,
+    registry: Distribution,
+    disturb: Disturb,
+    tmp_path: Path,
+) -> None:
+    # nginx's own default.
+    narrow = disturb(inside="client_max_body_size 1m;")
+    image = f"{narrow.host}/narrow/app:v1"
+    push(server, build, tmp_path, image)
+    assert_is_there(server, build, skopeo, registry, image)
+    assert {one.status for one in narrow.asked("PATCH")} >= {202}
+    assert any(one.status == 413 for one in narrow.asked("PUT"))
 
 
 def test_an_upload_goes_where_a_relative_location_leads(

@@ -238,7 +238,7 @@ class RegistryUnavailable(TransferError):
     """A registry did not answer, or failed, each time that it was tried."""
 
     def __init__(self, place: Place, reason: str) -> None:
-        super().__init__(f"{place.registry} cannot be reached: {reason}. Push again later")
+        super().__init__(f"{place.registry} takes no push now: {reason}. Push again later")
         self.place, self.reason = place, reason
 
 

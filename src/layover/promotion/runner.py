@@ -146,7 +146,7 @@ class _Job:
         self._moved[transfer.place, transfer.digest] = transfer
 
     def authorization_key(self, place: Place) -> object:
-        return self._vault.of(self._push.id, place)
+        return self._vault.key(self._push.id, place)
 
     async def authorized_anew(self, place: Place, shown: object) -> bool:
         self._waits_for[place] = self._waits_for.get(place, 0) + 1

@@ -8,6 +8,7 @@ is never written down: the client that is attached to the push sends it again.
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,6 +29,7 @@ _log = structlog.get_logger(__name__)
 @dataclass(slots=True)
 class _Remembered:
     of_places: dict[Place, Authorization] = field(default_factory=dict)
+    times_given: Counter[Place] = field(default_factory=Counter)
     until: float = 0.0
 
 
@@ -55,6 +57,7 @@ class AuthorizationVault:
             self.forget(push_id)
             return False
         self._remember(push_id, given)
+        self._remembered[push_id].times_given.update(given.keys())
         self.given.set()
         return True
 
@@ -62,6 +65,12 @@ class AuthorizationVault:
         """What this server knows."""
         found = self._remembered.get(push_id)
         return found.of_places.get(place) if found else None
+
+    def key(self, push_id: str, place: Place) -> object:
+        """Compares as other than before once there is another to show, or this server was given
+        the same one anew: whoever gives it means it to be tried."""
+        found = self._remembered.get(push_id)
+        return (self.of(push_id, place), found.times_given[place] if found else 0)
 
     async def refresh(self, push_id: str) -> None:
         """Learn what other servers were given for the push."""

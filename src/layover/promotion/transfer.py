@@ -58,11 +58,11 @@ class Standing(Protocol):
         ...
 
     def authorization_key(self, place: Place) -> object:
-        """What the place is shown right now, to compare."""
+        """What the place is shown right now, to compare; another where the same is given anew."""
         ...
 
     async def authorized_anew(self, place: Place, shown: object) -> bool:
-        """Wait until the place has another authorization than `shown`; False when none came."""
+        """Wait until the place's key is another than `shown`; False when none came."""
         ...
 
 

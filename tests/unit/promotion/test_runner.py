@@ -196,6 +196,31 @@ async def test_nobody_authorizing_it_fails_the_push(
     assert "docker login r.io" in push.error
 
 
+async def test_a_login_that_is_refused_each_time_it_is_given_fails_the_push_soon(
+    servers: Servers,
+) -> None:
+    await servers.add()
+    vault = servers.vault()
+    await vault.put("push1", {APP: LOGIN})
+    servers.there.failure = RegistryUnauthorized(APP)
+    given = 0
+    async with running(servers.runner(vault)), asyncio.timeout(20):
+        while True:
+            push = await servers.until(
+                "push1", lambda push: push.status.has_ended or bool(push.waits_for)
+            )
+            if push.status.has_ended:
+                break
+            # As a client does that has no other.
+            await vault.put("push1", {APP: LOGIN})
+            given += 1
+            await asyncio.sleep(0.02)
+    assert push.status is PushStatus.FAILED
+    assert push.error is not None
+    assert "docker login r.io" in push.error
+    assert given
+
+
 async def test_another_server_goes_on_at_once_when_one_stops(servers: Servers) -> None:
     vault = servers.vault()
     await servers.add()

@@ -96,3 +96,24 @@ async def test_what_is_not_used_is_forgotten(store: MemoryPushStore) -> None:
     assert vault.of("push2", HERE) == LOGIN
     vault.forget("push2")
     assert vault.of("push2", HERE) is None
+
+
+async def test_the_same_login_given_anew_is_to_be_tried_anew(store: MemoryPushStore) -> None:
+    vault = AuthorizationVault(store, new_key())
+    before = vault.key("push1", HERE)
+    await vault.put("push1", {HERE: LOGIN})
+    first = vault.key("push1", HERE)
+    await vault.refresh("push1")
+    assert vault.key("push1", HERE) == first != before
+    await vault.put("push1", {THERE: LOGIN})
+    assert vault.key("push1", HERE) == first
+    await vault.put("push1", {HERE: LOGIN})
+    assert vault.key("push1", HERE) != first
+
+
+async def test_a_token_that_is_read_back_is_the_same(store: MemoryPushStore) -> None:
+    vault = AuthorizationVault(store, new_key())
+    await vault.put("push1", {HERE: TOKEN})
+    first = vault.key("push1", HERE)
+    await vault.refresh("push1")
+    assert vault.key("push1", HERE) == first

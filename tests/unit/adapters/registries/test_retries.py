@@ -56,7 +56,7 @@ def test_no_retry_after_is_less_than_nothing(text: str) -> None:
 async def test_pauses_grow_up_to_a_bound_until_a_minute_is_over() -> None:
     time = FakeTime()
     patience = Patience(PLACE, time.time())
-    with pytest.raises(RegistryUnavailable, match="cannot be reached: 502"):
+    with pytest.raises(RegistryUnavailable, match="takes no push now: 502"):
         while True:
             await patience.wait(Passing("502"))
     assert time.slept[:7] == [0.25, 0.5, 1, 2, 4, 8, 10]

@@ -212,7 +212,7 @@ async def test_a_proxy_that_takes_smaller_chunks_is_sent_smaller_ones() -> None:
             await Upload(Source(content, 256 * 1024)).to(remote, registry)
             assert list(remote.blobs.values()) == [content]
             remote.largest_bytes = 1024
-            with pytest.raises(RegistryRefused, match=r"refused blob sha256.*\(413\)$"):
+            with pytest.raises(RegistryRefused, match=r"refused blob sha256.*\(413\)\. "):
                 await Upload(Source(content[1:], 256 * 1024)).to(remote, registry)
 
 
