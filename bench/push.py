@@ -9,16 +9,18 @@ between that all three go through.
 import argparse
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import os
+import queue
 import shutil
 import statistics
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,43 +252,38 @@ def _destination(folder: Path, delay_seconds: float) -> Iterator[str]:
 @contextmanager
 def _delayed(target: int, seconds: float) -> Iterator[int]:
     """A port whose bytes arrive at the target's, and the target's at its clients, so much later."""
+    ports: queue.SimpleQueue[int] = queue.SimpleQueue()
     loop = asyncio.new_event_loop()
-    started: list[int] = []
-    ready = threading.Event()
+    over = asyncio.Event()
 
     async def serve() -> None:
         server = await asyncio.start_server(connect, "127.0.0.1", 0, limit=_PIECE_BYTES)
-        started.append(server.sockets[0].getsockname()[1])
-        ready.set()
-        await server.serve_forever()
+        async with server:
+            ports.put(server.sockets[0].getsockname()[1])
+            await over.wait()
 
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A connection costs a way there and back before anything is sent.
         await asyncio.sleep(2 * seconds)
         back, there = await asyncio.open_connection("127.0.0.1", target, limit=_PIECE_BYTES)
-        await asyncio.gather(
-            _forward(reader, there, seconds),
-            _forward(back, writer, seconds),
-            return_exceptions=True,
-        )
+        with contextlib.suppress(OSError, ExceptionGroup, asyncio.CancelledError):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_forward(reader, there, seconds))
+                group.create_task(_forward(back, writer, seconds))
+        there.close()
+        writer.close()
 
-    thread = threading.Thread(target=_run_until_stopped, args=(loop, serve), daemon=True)
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=run)
     thread.start()
-    ready.wait()
     try:
-        yield started[0]
+        yield ports.get()
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(over.set)
         thread.join()
-
-
-def _run_until_stopped(
-    loop: asyncio.AbstractEventLoop, serve: Callable[[], Coroutine[None, None, None]]
-) -> None:
-    asyncio.set_event_loop(loop)
-    serving = loop.create_task(serve())
-    loop.run_forever()
-    serving.cancel()
 
 
 async def _forward(
@@ -296,23 +293,22 @@ async def _forward(
     # What is on its way, with the time of its arrival: the line holds as much as it takes.
     line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(maxsize=256)
 
-    async def arrive() -> None:
+    async def leave() -> None:
+        piece = b"something"
+        while piece:
+            piece = await reader.read(_PIECE_BYTES)
+            await line.put((loop.time() + seconds, piece))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(leave())
         while True:
             at, piece = await line.get()
             await asyncio.sleep(at - loop.time())
             if not piece:
-                writer.write_eof()
-                return
+                break
             writer.write(piece)
             await writer.drain()
-
-    arriving = loop.create_task(arrive())
-    try:
-        while piece := await reader.read(_PIECE_BYTES):
-            await line.put((loop.time() + seconds, piece))
-    finally:
-        await line.put((loop.time() + seconds, b""))
-        await arriving
+    writer.write_eof()
 
 
 if __name__ == "__main__":
