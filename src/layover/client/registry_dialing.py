@@ -68,7 +68,7 @@ class Dialing:
 
     def open(self, rules: OutboundRules) -> httpx.AsyncClient:
         """A client that dials by these rules; the caller closes it."""
-        return outbound_client(rules, context=self.context, resolve=self.resolve, is_logged=False)
+        return outbound_client(rules, context=self.context, resolve=self.resolve)
 
 
 def dialing(env: Mapping[str, str], resolve: Resolve = system_resolve) -> Dialing:

@@ -19,7 +19,6 @@ from typing import Any
 
 import httpcore
 import httpx
-import structlog
 
 from layover.outbound.rules import AddressForbidden, OutboundRules, host_port
 
@@ -27,14 +26,15 @@ from layover.outbound.rules import AddressForbidden, OutboundRules, host_port
 # ValueError for what cannot be a name.
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
+# Is told which addresses of a host and a port are not dialled.
+Refused = Callable[[str, int, Sequence[str]], None]
+
 TIMEOUT = httpx.Timeout(10, connect=5)
 
 _LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=30)
 
 # A name with thousands of addresses is nobody's honest one.
 _MAX_ADDRESSES = 16
-
-_log = structlog.get_logger(__name__)
 
 
 def outbound_client(
@@ -44,20 +44,20 @@ def outbound_client(
     context: ssl.SSLContext | None = None,
     resolve: Resolve | None = None,
     timeout: httpx.Timeout = TIMEOUT,
-    is_logged: bool = True,
+    refused: Refused | None = None,
 ) -> httpx.AsyncClient:
     """A client that dials what `rules` allow; whoever asks for it closes it.
 
     Certificates are verified as `context` says, by default against the system's authorities, and
-    against those of `ca_cert` (PEM). `timeout` bounds each step, not a whole answer. What is not
-    dialled is logged if `is_logged`, which says more than the error does. Requests raise
-    DialForbidden beside httpx's errors. Raises OSError when `ca_cert` cannot be read or is not PEM.
+    against those of `ca_cert` (PEM). `timeout` bounds each step, not a whole answer. `refused` is
+    told of what is not dialled, which is more than the error says. Requests raise DialForbidden
+    beside httpx's errors. Raises OSError when `ca_cert` cannot be read or is not PEM.
     """
     context = context or ssl.create_default_context()
     if ca_cert is not None:
         context.load_verify_locations(ca_cert)
     return httpx.AsyncClient(
-        transport=_Transport(rules, context, _Dialer(rules, resolve or system_resolve, is_logged)),
+        transport=_Transport(rules, context, _Dialer(rules, resolve or system_resolve, refused)),
         timeout=timeout,
         follow_redirects=False,
         trust_env=False,
@@ -138,8 +138,8 @@ class _Body(httpx.AsyncByteStream):
 class _Dialer(httpcore.AsyncNetworkBackend):
     """Resolves, judges, and dials what it judged."""
 
-    def __init__(self, rules: OutboundRules, resolve: Resolve, is_logged: bool) -> None:
-        self._rules, self._resolve, self._is_logged = rules, resolve, is_logged
+    def __init__(self, rules: OutboundRules, resolve: Resolve, refused: Refused | None) -> None:
+        self._rules, self._resolve, self._refused = rules, resolve, refused
         self._network = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -162,8 +162,8 @@ class _Dialer(httpcore.AsyncNetworkBackend):
         named = host_port(host, port)
         addresses = [address for address in found if self._rules.may_dial(address, named)]
         if not addresses:
-            if self._is_logged:
-                _log.warning("dial_forbidden", host=host, port=port, addresses=list(found))
+            if self._refused is not None:
+                self._refused(host, port, found)
             raise AddressForbidden(host, tuple(found))
         failure: Exception = httpcore.ConnectError(f"no address of {host!r} answers")
         tried = addresses[:_MAX_ADDRESSES]

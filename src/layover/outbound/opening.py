@@ -1,5 +1,6 @@
 """The outbound client that the settings say."""
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import httpx
@@ -45,11 +46,15 @@ def open_outbound(settings: Settings, *, for_pushes: bool = False) -> httpx.Asyn
     if settings.listens_on_loopback and not for_pushes:
         _log.info("outbound_loopback_allowed", listen=settings.listen)
     try:
-        return outbound_client(rules, settings.outbound_ca_cert)
+        return outbound_client(rules, settings.outbound_ca_cert, refused=_log_refused)
     except OSError as error:  # ssl.SSLError is one
         raise SettingsError(
             f"outbound_ca_cert: cannot use {settings.outbound_ca_cert}: {error}"
         ) from error
+
+
+def _log_refused(host: str, port: int, addresses: Sequence[str]) -> None:
+    _log.warning("dial_forbidden", host=host, port=port, addresses=list(addresses))
 
 
 def _named(text: str) -> str:
