@@ -143,7 +143,7 @@ def test_another_replica_goes_on_with_a_push_whose_own_is_killed(
     auth = {"tokens": tokens} if kind == "token" else {"basic": True}
     with started(Distribution3(tmp_path / "registry", **auth)) as registry:
         line = Throttle(registry.port)
-        line.rate = MIB
+        line.rate = MIB / 2
         image = f"{line.host}/acme/app:v1"
         (tmp_path / "config.json").write_text(
             json.dumps({"auths": {line.host: {"auth": CREDENTIALS.basic}}})

@@ -222,7 +222,11 @@ class Requests:
         if is_passing(status):
             asked = told_seconds(answer.headers.get("retry-after"), self.time.now())
             told = f": {answer.told}" if answer.told else ""
-            raise Passing(f"{_host(answer.url)} answered {status}{told}", told_seconds=asked)
+            raise Passing(
+                f"{_host(answer.url)} answered {status}{told}",
+                told_seconds=asked,
+                is_undone=status == HTTPStatus.TOO_MANY_REQUESTS,
+            )
         if answer.is_foreign:
             return
         is_refused = status == HTTPStatus.UNAUTHORIZED or (

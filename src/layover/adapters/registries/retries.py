@@ -37,12 +37,18 @@ class Passing(Exception):
     """What went wrong may go well the next time. It stays within this package."""
 
     def __init__(
-        self, reason: str, *, told_seconds: float | None = None, is_at_once: bool = False
+        self,
+        reason: str,
+        *,
+        told_seconds: float | None = None,
+        is_at_once: bool = False,
+        is_undone: bool = False,
     ) -> None:
         """`told_seconds` is how long the registry asks to wait; what is to be tried again with
-        something changed needs no pause."""
+        something changed needs no pause; `is_undone` says that nothing of it was done."""
         super().__init__(reason)
-        self.reason, self.told_seconds, self.is_at_once = reason, told_seconds, is_at_once
+        self.reason, self.told_seconds = reason, told_seconds
+        self.is_at_once, self.is_undone = is_at_once, is_undone
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,8 @@ class Patience:
         # Chance keeps those apart that one outage brought together.
         growing = _FIRST_PAUSE_SECONDS * (1 << min(self._failures - 1, 10))
         pause = min(growing, _LONGEST_PAUSE_SECONDS) * (0.5 + self._time.random() / 2)
-        return max(pause, failure.told_seconds or 0.0)
+        # Behind what all of them are told, too: they would come at one moment again.
+        return (failure.told_seconds or 0.0) + pause
 
     def _over(self, reason: str) -> RegistryUnavailable:
         return RegistryUnavailable(self._place, reason)

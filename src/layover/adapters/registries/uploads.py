@@ -94,6 +94,9 @@ class Upload:
                     return
             except Passing as failure:
                 self._failure = failure.reason
+                if failure.is_undone:
+                    # A look whether the blob is there would count against a limit, too.
+                    self._is_committing = False
                 await self._patience.wait(failure)
 
     async def _step(self) -> bool:

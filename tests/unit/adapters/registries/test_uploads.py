@@ -182,6 +182,14 @@ async def test_a_lost_answer_to_the_last_request_sends_nothing_again() -> None:
     assert upload.sent[-1] == len(CONTENT)
 
 
+async def test_a_limit_is_not_spent_on_a_look_for_what_was_refused() -> None:
+    async with serving() as remote, dialling(remote.host, chunk_bytes=5000) as registry:
+        remote.instead = [("PUT", Reply(429, {"Retry-After": "1"}))]
+        await Upload().to(remote, registry)
+    assert remote.methods() == ["POST", "PUT", "GET", "PUT"]
+    assert remote.blobs == {str(DIGEST): CONTENT}
+
+
 @pytest.mark.parametrize("status", [400, 404, 405, 416, 501])
 async def test_a_registry_without_chunks_is_sent_the_blob_whole(status: int) -> None:
     async with serving() as remote, dialling(remote.host) as registry:
