@@ -17,7 +17,7 @@ from layover.client.registry_authorization import RegistryAuthorization, Scheme,
 from layover.oci.references import Destination, Place
 from tests.destinations import Distribution2, Distribution3, OtherRegistry, TokenServer, started
 from tests.e2e.engines import Skopeo
-from tests.e2e.processes import environment, find, run
+from tests.e2e.processes import environment, run
 from tests.e2e.server import LAYOVER, LayoverServer
 from tests.token_server import CREDENTIALS, REFRESH_TOKEN
 
@@ -60,9 +60,11 @@ def granted(env: Env, *places: Place) -> dict[Place, RegistryAuthorization]:
 
 
 def log_in(registry: OtherRegistry, env: Env, password: str = CREDENTIALS.password) -> None:
-    """As crane does it: into Docker's config.json."""
-    login = ("auth", "login", registry.host, "-u", CREDENTIALS.user, "--password-stdin")
-    run([find("crane"), *login], env=env, stdin=password)
+    """As Docker does it without a credential store: into its config.json."""
+    folder = Path(env["HOME"]) / ".docker"
+    folder.mkdir(exist_ok=True)
+    auth = base64.b64encode(f"{CREDENTIALS.user}:{password}".encode()).decode()
+    (folder / "config.json").write_text(json.dumps({"auths": {registry.host: {"auth": auth}}}))
 
 
 def header(authorization: RegistryAuthorization) -> dict[str, str]:
