@@ -117,7 +117,10 @@ async def test_a_bucket_that_is_away_is_told_as_that_and_comes_back_by_itself(
         retry_timeout=timedelta(seconds=0.5),
         stall=timedelta(seconds=0.2),
     )
-    before = await put(store, LARGE, "before")
+    # By one that waits for a machine with more to do.
+    patient = ObjectBlobStore(replace(bucket, endpoint=faulty.url))
+    before = await put(patient, LARGE, "before")
+    patient.close()
     faulty.fail(lambda *_: fault)
     for content in (b"small", LARGE):
         with pytest.raises(StorageUnavailable):
