@@ -13,13 +13,13 @@ import structlog
 
 from layover.builds.life import BuildService
 from layover.builds.pulls import check_finished
-from layover.errors import StorageError
 from layover.identity.access import Action
 from layover.identity.models import Principal
 from layover.oci.digest import Digest
 from layover.oci.names import RepositoryName
 from layover.oci.references import Place
-from layover.promotion.models import Authorization, SourceGone, TooManyBlobs
+from layover.promotion.keeping import Keeping
+from layover.promotion.models import Authorization, TooManyBlobs
 from layover.promotion.ports import PushSource, Registries
 from layover.registry.blobs import BlobService
 from layover.registry.models import StoredBlob
@@ -49,7 +49,7 @@ class BlobPushService:
     ) -> None:
         """`lease` is for how long at a time a blob is kept that is on its way."""
         self._builds, self._blobs, self._source = builds, blobs, source
-        self._registries, self._now, self._lease = registries, now, lease
+        self._registries, self._keeping = registries, Keeping(source, now, lease)
         self._turns = _Turns(_AT_ONCE, _OF_A_PROJECT, most_waiting)
 
     async def push(
@@ -71,7 +71,8 @@ class BlobPushService:
         repository = RepositoryName(build.project_id)
         # Knowing a digest opens nothing: the blob has to be of that very build.
         blob = await self._blobs.find(repository, digest, may_push=False, of_build=build.id)
-        async with self._turns.turn(build.project_id), self._kept(repository, digest):
+        kept = self._keeping.kept(repository, (), (digest,), f"blob {digest}")
+        async with self._turns.turn(build.project_id), kept:
             registry = self._registries.open(lambda _: authorization)
             if await registry.has_blob(place, digest, blob.size_bytes):
                 return
@@ -88,30 +89,6 @@ class BlobPushService:
 
     def _read(self, blob: StoredBlob, start: int) -> AsyncGenerator[bytes]:
         return self._source.read(blob, start, blob.size_bytes)
-
-    @contextlib.asynccontextmanager
-    async def _kept(self, repository: RepositoryName, digest: Digest) -> AsyncIterator[None]:
-        """Keep the blob, also while its build's time runs out. Raises SourceGone."""
-        await self._keep(repository, digest)
-        keeping = asyncio.create_task(self._keep_on(repository, digest))
-        try:
-            yield
-        finally:
-            keeping.cancel()
-
-    async def _keep_on(self, repository: RepositoryName, digest: Digest) -> None:
-        while True:
-            await asyncio.sleep(self._lease.total_seconds() / 4)
-            try:
-                await self._keep(repository, digest)
-            except StorageError:
-                continue  # An outage: there is time to try again.
-            except SourceGone:
-                return  # Whoever reads it says so.
-
-    async def _keep(self, repository: RepositoryName, digest: Digest) -> None:
-        if not await self._source.keep(repository, (), (digest,), self._now(), self._lease):
-            raise SourceGone(f"blob {digest}")
 
 
 class _Turns:

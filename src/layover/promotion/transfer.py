@@ -12,12 +12,12 @@ from functools import partial
 from itertools import groupby
 from typing import Protocol, TypeVar
 
-from layover.errors import StorageError
 from layover.oci.digest import Digest
 from layover.oci.manifests import Descriptor
 from layover.oci.names import Reference, RepositoryName
 from layover.oci.references import Destination, Place
 from layover.promotion.fallback import list_referrer
+from layover.promotion.keeping import Keeping
 from layover.promotion.models import (
     InvalidPush,
     Push,
@@ -76,7 +76,8 @@ class TransferService:
         lease: timedelta,
     ) -> None:
         """`lease` is for how long at a time the source's content is kept."""
-        self._source, self._now, self._lease = source, now, lease
+        self._source, self._now = source, now
+        self._keeping = Keeping(source, now, lease)
 
     async def run(self, push: Push, registry: Registry, standing: Standing) -> None:
         """Do the push to its end.
@@ -91,7 +92,6 @@ class TransferService:
             push.platforms,
             referrers_at=self._now() if push.with_referrers else None,
         )
-        await self._keep(repository, plan)
         transfers = [
             Transfer(place, blob.digest, blob.size_bytes)
             for place in push.places
@@ -102,38 +102,25 @@ class TransferService:
                 f"{len(plan.blobs)} blobs to {len(push.places)} repositories are more than"
                 f" {_MOST_TRANSFERS} transfers: push to fewer at once"
             )
-        await standing.begins(plan.root.digest, transfers)
-        keeping = asyncio.create_task(self._keep_on(repository, plan))
-        work = _Work(self._source, repository, registry, standing, plan)
-        try:
-            # What goes to one registry goes to one repository after the other: the next one takes
-            # from the first what that has by then.
-            by_registry = groupby(sorted(push.places), key=lambda place: place.registry)
-            async with asyncio.TaskGroup() as group:
-                for _, places in by_registry:
-                    group.create_task(work.send_all(list(places)))
-            # No tag is set before every repository has all of it.
-            for destination in push.destinations:
-                await work.set_tag(destination)
-        except ExceptionGroup as errors:
-            raise _first(errors) from errors
-        finally:
-            keeping.cancel()
-
-    async def _keep_on(self, repository: RepositoryName, plan: Plan) -> None:
-        while True:
-            await asyncio.sleep(self._lease.total_seconds() / 4)
+        blobs = [blob.digest for blob in plan.blobs]
+        async with self._keeping.kept(repository, plan.kept, blobs, "a part of the image"):
+            await standing.begins(plan.root.digest, transfers)
+            work = _Work(self._source, repository, registry, standing, plan)
             try:
-                await self._keep(repository, plan)
-            except StorageError:
-                continue  # An outage: there is time to try again.
-            except SourceGone:
-                return  # Whatever reads what is gone says so.
+                await self._send(work, push)
+            except ExceptionGroup as errors:
+                raise _first(errors) from errors
 
-    async def _keep(self, repository: RepositoryName, plan: Plan) -> None:
-        digests = [blob.digest for blob in plan.blobs]
-        if not await self._source.keep(repository, plan.kept, digests, self._now(), self._lease):
-            raise SourceGone("a part of the image")
+    async def _send(self, work: "_Work", push: Push) -> None:
+        # What goes to one registry goes to one repository after the other: the next one takes
+        # from the first what that has by then.
+        by_registry = groupby(sorted(push.places), key=lambda place: place.registry)
+        async with asyncio.TaskGroup() as group:
+            for _, places in by_registry:
+                group.create_task(work.send_all(list(places)))
+        # No tag is set before every repository has all of it.
+        for destination in push.destinations:
+            await work.set_tag(destination)
 
 
 class _Work:
