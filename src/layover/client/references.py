@@ -7,6 +7,7 @@ from typing import Self
 from layover.client.errors import ClientError
 from layover.oci.digest import Digest
 from layover.oci.names import RepositoryName, Tag
+from layover.oci.references import split_registry
 
 # Build and project IDs: ten lower-case base32 characters.
 _ID = re.compile(r"[a-z2-7]{10}")
@@ -38,7 +39,7 @@ class Image:
     def parse(cls, text: str) -> Self:
         """Raises InvalidImage, or one of `oci`'s errors for a malformed part."""
         rest, _, digest = text.partition("@")
-        host, rest = _split_host(rest)
+        host, rest = split_registry(rest)
         repository, _, tag = rest.partition(":")
         if not repository:
             raise InvalidImage(text, "it has no repository")
@@ -75,11 +76,3 @@ class Image:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.name}{tag}{digest}"
-
-
-def _split_host(text: str) -> tuple[str, str]:
-    # Docker's rule: the first component is a host if it could not be a repository's.
-    first, slash, rest = text.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
-        return first, rest
-    return "", text

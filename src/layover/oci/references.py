@@ -81,10 +81,13 @@ class Destination:
             raise InvalidDestination(text, "an image cannot be pushed by a digest")
         if "://" in text:
             raise InvalidDestination(text, "a registry is named without a scheme")
-        registry, rest = _split(text)
+        registry, rest = split_registry(text)
         repository, colon, tag = rest.partition(":")
         try:
-            return cls(Place.parse(registry, repository), Tag.parse(tag if colon else "latest"))
+            return cls(
+                Place.parse(registry or DOCKER_HUB, repository),
+                Tag.parse(tag if colon else "latest"),
+            )
         except InvalidDestination as error:
             # What was asked for stands in it as it was asked for.
             raise InvalidDestination(text, error.reason) from error
@@ -95,12 +98,15 @@ class Destination:
         return f"{self.place}:{self.tag}"
 
 
-def _split(text: str) -> tuple[str, str]:
-    # Docker's rule: the first component is a host if it could not be a repository's.
+def split_registry(text: str) -> tuple[str, str]:
+    """The registry of an image's name, empty where it has none, and the rest.
+
+    Docker's rule: the first component is a host if it could not be a repository's.
+    """
     first, slash, rest = text.partition("/")
     if slash and (_is_host(first) or first != first.lower()):
         return first, rest
-    return DOCKER_HUB, text
+    return "", text
 
 
 def _is_host(first: str) -> bool:
