@@ -369,14 +369,13 @@ async def running(
             *pushes.routes,
         ]
         for path, service in connect_apps(
-            *(identity, throttle, trust, management),
+            *(authentication, trust, management),
             builds,
             reports,
             listing,
             pulls,
             connections,
             receipts,
-            audit,
             AuditListing(audit_store, identity),
             _now,
         ):

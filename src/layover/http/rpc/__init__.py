@@ -9,7 +9,6 @@ from connectrpc.interceptor import Interceptor
 from connectrpc.server import ConnectASGIApplication
 
 from layover.audit.listing import AuditListing
-from layover.audit.log import AuditLog
 from layover.builds.connections import ConnectionService
 from layover.builds.life import BuildService
 from layover.builds.listing import ListingService
@@ -33,9 +32,7 @@ from layover.http.rpc.users_service import UsersRpc
 from layover.identity.logins import LoginService
 from layover.identity.organizations import OrganizationService
 from layover.identity.projects import ProjectService
-from layover.identity.service import IdentityService
 from layover.identity.sign_in import SignInService
-from layover.identity.throttle import LoginThrottle
 from layover.identity.tokens import TokenService
 from layover.identity.trust_service import TrustService
 from layover.promotion.driven import DrivenPushService
@@ -74,8 +71,7 @@ class Management:
 
 
 def connect_apps(
-    identity: IdentityService,
-    throttle: LoginThrottle,
+    authentication: Authentication,
     trust: TrustService,
     management: Management,
     builds: BuildService,
@@ -84,7 +80,6 @@ def connect_apps(
     pulls: PullService,
     connections: ConnectionService,
     receipts: ReceiptService,
-    audit: AuditLog,
     audit_listing: AuditListing,
     now: Callable[[], datetime],
 ) -> list[tuple[str, ConnectOnly]]:
@@ -93,14 +88,8 @@ def connect_apps(
     An application reads the whole path of a request: route to it without taking the path off,
     or mount it with the ASGI `root_path` set.
     """
-    # Authentication first: the library runs a leading interceptor of its kind before it reads
-    # the request's message.
-    interceptors: Iterable[Interceptor] = (
-        Authentication(identity, throttle, trust, audit),
-        ErrorTranslation(),
-        # Behind it, where errors are still what services raise.
-        Auditing(audit),
-    )
+    interceptors = _interceptors(authentication)
+    identity = authentication.identity
     build_rpc = BuildRpc(builds, reports, listing, pulls, connections, now)
     builds_rpc = BuildsRpc(builds, reports, listing, receipts, pulls.address)
     services: list[ConnectASGIApplication[Any]] = [
@@ -166,11 +155,7 @@ def push_apps(
     authentication: Authentication, pushes: PushService, driven: DrivenPushService
 ) -> list[tuple[str, ConnectOnly]]:
     """The services that push to other registries, as `connect_apps`."""
-    interceptors: Iterable[Interceptor] = (
-        authentication,
-        ErrorTranslation(),
-        Auditing(authentication.audit),
-    )
+    interceptors = _interceptors(authentication)
     services: list[ConnectASGIApplication[Any]] = [
         PushesServiceASGIApplication(
             PushesRpc(pushes),
@@ -202,9 +187,21 @@ def sign_in_apps(
         ),
         UsersServiceASGIApplication(
             UsersRpc(sign_in, url),
-            interceptors=(authentication, ErrorTranslation(), Auditing(authentication.audit)),
+            interceptors=_interceptors(authentication),
             read_max_bytes=MAX_SMALL_MESSAGE_BYTES,
             codecs=CODECS,
         ),
     ]
     return [(service.path, ConnectOnly(service)) for service in services]
+
+
+def _interceptors(authentication: Authentication) -> Iterable[Interceptor]:
+    """What every call of somebody known passes through."""
+    # Authentication first: the library runs a leading interceptor of its kind before it reads
+    # the request's message.
+    return (
+        authentication,
+        ErrorTranslation(),
+        # Behind it, where errors are still what services raise.
+        Auditing(authentication.audit),
+    )

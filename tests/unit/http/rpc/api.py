@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from layover.audit.listing import AuditListing
 from layover.http.rpc import Management, connect_apps
+from layover.http.rpc.authentication import Authentication
 from layover.identity.management_ports import OrganizationStore, ProjectStore, TokenStore
 from layover.identity.organizations import OrganizationService
 from layover.identity.projects import ProjectService
@@ -90,10 +91,12 @@ class Api:
 
     def __post_init__(self) -> None:
         world = self.world
+        trust = TrustService(
+            self.policies, world.identity, self.keys, world.clock, f"https://{HOST}"
+        )
         apps = connect_apps(
-            world.identity,
-            self.throttle,
-            TrustService(self.policies, world.identity, self.keys, world.clock, f"https://{HOST}"),
+            Authentication(world.identity, self.throttle, trust, world.audit),
+            trust,
             management_of(world),
             world.builds,
             world.reports,
@@ -106,7 +109,6 @@ class Api:
                 world.clock,
                 LONGEST_COLLECTION,
             ),
-            world.audit,
             AuditListing(world.audit_store, world.identity),
             world.clock,
         )
