@@ -12,8 +12,11 @@ from tests.e2e.engines import static_busybox
 MIB = 1 << 20
 
 
-def busybox_context(folder: Path, greeting: str) -> Path:
-    """Make a build context whose image, run, prints the greeting."""
+def busybox_context(folder: Path, greeting: str, layers: Sequence[int] = ()) -> Path:
+    """Make a build context whose image, run, prints the greeting.
+
+    It has a layer more of each of these sizes, in bytes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(static_busybox(), folder / "busybox")
     (folder / "greeting").write_text(f"{greeting}\n")
@@ -22,7 +25,10 @@ def busybox_context(folder: Path, greeting: str) -> Path:
         "COPY busybox /bin/busybox\n"
         "COPY greeting /greeting\n"
         'CMD ["/bin/busybox", "cat", "/greeting"]\n'
+        + "".join(f"COPY layer{number} /\n" for number in range(len(layers)))
     )
+    for number, size_bytes in enumerate(layers):
+        random_file(folder / f"layer{number}", size_bytes)
     return folder
 
 

@@ -22,7 +22,7 @@ from tests.destinations import (
 )
 from tests.e2e.conftest import ServerFactory
 from tests.e2e.engines import DockerEngine, Skopeo
-from tests.e2e.images import busybox_context, random_file
+from tests.e2e.images import busybox_context
 from tests.e2e.processes import Background, wait_until
 from tests.e2e.server import LAYOVER, LayoverServer, SavedBuild
 from tests.throttle import Throttle
@@ -35,11 +35,8 @@ pytestmark = pytest.mark.embedded_only
 @pytest.fixture(scope="module")
 def build(server: LayoverServer, tmp_path_factory: pytest.TempPathFactory) -> SavedBuild:
     """A build of a few layers, with an attestation beside the image in its index."""
-    context = busybox_context(tmp_path_factory.mktemp("push") / "context", "pushed on")
-    for number in range(3):
-        random_file(context / f"large{number}", 2 * MIB)
-        with (context / "Dockerfile").open("a") as dockerfile:
-            dockerfile.write(f"\nCOPY large{number} /\n")
+    folder = tmp_path_factory.mktemp("push") / "context"
+    context = busybox_context(folder, "pushed on", [2 * MIB] * 3)
     return server.save(context)
 
 
@@ -168,11 +165,7 @@ def test_a_server_that_is_killed_goes_on_and_sends_nothing_twice(
     start_server: ServerFactory, tmp_path: Path
 ) -> None:
     server = start_server()
-    context = busybox_context(tmp_path / "context", "goes on")
-    for number in range(4):
-        random_file(context / f"large{number}", 2 * MIB)
-        with (context / "Dockerfile").open("a") as dockerfile:
-            dockerfile.write(f"\nCOPY large{number} /\n")
+    context = busybox_context(tmp_path / "context", "goes on", [2 * MIB] * 4)
     build = server.save(context)
     with started(Distribution3(tmp_path / "registry", basic=True)) as registry:
         line = Throttle(registry.port)
@@ -215,10 +208,7 @@ def test_a_build_that_is_deleted_meanwhile_is_pushed_whole_and_collected_then(
     start_server: ServerFactory, tmp_path: Path
 ) -> None:
     server = start_server(settings={"REAPER_INTERVAL": "1s", "GC_GRACE": "3s"})
-    context = busybox_context(tmp_path / "context", "deleted meanwhile")
-    random_file(context / "large", 6 * MIB)
-    with (context / "Dockerfile").open("a") as dockerfile:
-        dockerfile.write("\nCOPY large /\n")
+    context = busybox_context(tmp_path / "context", "deleted meanwhile", [6 * MIB])
     build = server.save(context)
     digest = digest_of(server, build)
     with started(Distribution3(tmp_path / "registry")) as registry:
