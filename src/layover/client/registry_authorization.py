@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeVar
 
 from layover.client.docker_logins import Credential
@@ -24,7 +25,6 @@ from layover.client.registry_realms import choose_realm
 from layover.client.registry_tokens import (
     Greeting,
     IssuedToken,
-    asks_to_push,
     check_basic,
     fetch_token,
     greet,
@@ -79,7 +79,9 @@ async def authorize(
     places = list(dict.fromkeys(places))
     dial = dialing(env, resolve)
     registries = {place.registry: place for place in reversed(places)}
-    greeted = await _together(_greet(place, dial) for place in registries.values())
+    greeted = await _together(
+        patiently(partial(greet, place, dial)) for place in registries.values()
+    )
     greetings = dict(zip(registries, greeted, strict=True))
     asked = [place for place in places if greetings[place.registry].challenges]
     credentials = await _find_credentials(asked, env)
@@ -94,13 +96,6 @@ async def authorize(
         return RegistryAuthorization()
 
     return dict(zip(places, await _together(one(place) for place in places), strict=True))
-
-
-async def _greet(place: Place, dial: Dialing) -> Greeting:
-    greeting = await patiently(lambda: greet(place, dial))
-    if not greeting.challenges:
-        greeting = await patiently(lambda: asks_to_push(place, greeting, dial))
-    return greeting
 
 
 async def _find_credentials(

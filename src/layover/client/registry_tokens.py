@@ -77,41 +77,48 @@ class IssuedToken:
 
 
 async def greet(place: Place, dialing: Dialing) -> Greeting:
-    """Ask the place's registry how to sign in, without TLS only where that is allowed.
+    """Ask the place's registry how to sign in to push, without TLS only where that is allowed.
 
     Raises RegistryUnreachable, RegistryNotTrusted, PassingFailure.
     """
     try:
         async with dialing.open(_rules(place, dialing)) as client:
-            if _may_be_plain(place, dialing):
-                # Neither a certificate that is not trusted nor whatever was answered with TLS is a
-                # reason to do without.
-                with contextlib.suppress(NotReached, SpeaksPlainHttp):
-                    return await _greet(client, place, "https")
-                return await _greet(client, place, "http")
-            return await _greet(client, place, "https")
+            greeting = await _reached(client, place, may_be_plain=_may_be_plain(place, dialing))
+            if greeting.challenges:
+                return greeting
+            return await _asks_to_push(client, place, greeting)
     except (DialForbidden, httpx.InvalidURL):
         reason = "its host stands for no address that can be dialled"
         raise RegistryUnreachable(place.registry, reason) from None
 
 
-async def asks_to_push(place: Place, greeting: Greeting, dialing: Dialing) -> Greeting:
+async def _reached(client: httpx.AsyncClient, place: Place, *, may_be_plain: bool) -> Greeting:
+    if may_be_plain:
+        # Neither a certificate that is not trusted nor whatever was answered with TLS is a
+        # reason to do without.
+        with contextlib.suppress(NotReached, SpeaksPlainHttp):
+            return await _greet(client, place, "https")
+        return await _greet(client, place, "http")
+    return await _greet(client, place, "https")
+
+
+async def _asks_to_push(client: httpx.AsyncClient, place: Place, greeting: Greeting) -> Greeting:
     """What a registry that greets everybody asks of who begins to push.
 
     Some let everybody read, and say 401 only then. An upload that was begun is ended again.
     """
-    async with dialing.open(_rules(place, dialing)) as client:
-        url = f"{greeting.origin}/v2/{place.repository}/blobs/uploads/"
-        async with asked(client, place.registry, client.build_request("POST", url)) as answer:
-            if answer.status_code == httpx.codes.UNAUTHORIZED:
-                return _greeting(place.registry, greeting.origin, answer)
-            session = _session(answer)
-        if session is not None:
-            request = client.build_request("DELETE", session)
-            # Left behind, it ends by itself some day.
-            with contextlib.suppress(PassingFailure, RegistryUnreachable):
-                async with asked(client, place.registry, request):
-                    pass
+    url = f"{greeting.origin}/v2/{place.repository}/blobs/uploads/"
+    async with asked(client, place.registry, client.build_request("POST", url)) as answer:
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            return _greeting(place.registry, greeting.origin, answer)
+        session = _session(answer)
+        await _drain(answer)
+    if session is not None:
+        request = client.build_request("DELETE", session)
+        # Left behind, it ends by itself some day.
+        with contextlib.suppress(PassingFailure, RegistryUnreachable):
+            async with asked(client, place.registry, request):
+                pass
     return greeting
 
 
@@ -192,7 +199,15 @@ async def _greet(client: httpx.AsyncClient, place: Place, scheme: str) -> Greeti
     origin = f"{scheme}://{place.host}"
     request = client.build_request("GET", f"{origin}/v2/")
     async with asked(client, place.registry, request) as answer:
-        return _greeting(place.registry, origin, answer)
+        greeting = _greeting(place.registry, origin, answer)
+        await _drain(answer)
+        return greeting
+
+
+async def _drain(answer: httpx.Response) -> None:
+    """Read what nobody needs, so that the next request goes over the same connection."""
+    with contextlib.suppress(DocumentUnavailable):
+        await read_bounded(answer, _MAX_ANSWER_BYTES)
 
 
 def _greeting(registry: str, origin: str, answer: httpx.Response) -> Greeting:

@@ -32,8 +32,12 @@ from layover.promotion.ports import PushSource, Registry
 
 Result = TypeVar("Result")
 
-# Of one push. More do not make it faster: a blob alone fills a disk or a line.
-_BLOBS_AT_ONCE = 4
+# To one repository. A few large blobs fill a disk or a line, and more of them are slower; of many
+# small ones each waits for the registry's answers most of the time.
+_FEWEST_BLOBS_AT_ONCE, _MOST_BLOBS_AT_ONCE = 3, 16
+_BYTES_AT_ONCE = 384 * 1024 * 1024
+
+# Of one push.
 _QUESTIONS_AT_ONCE = 16
 
 # A registry that mounts nothing from one repository does not from another.
@@ -116,6 +120,8 @@ class TransferService:
         # from the first what that has by then.
         by_registry = groupby(sorted(push.places), key=lambda place: place.registry)
         async with asyncio.TaskGroup() as group:
+            for destination in push.destinations:
+                group.create_task(work.look_for(destination.place, destination.tag))
             for _, places in by_registry:
                 group.create_task(work.send_all(list(places)))
         # No tag is set before every repository has all of it.
@@ -136,32 +142,47 @@ class _Work:
     ) -> None:
         self._source, self._repository = source, repository
         self._registry, self._standing, self._plan = registry, standing, plan
-        self._sending = asyncio.Semaphore(_BLOBS_AT_ONCE)
         self._asking = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+        # What the repositories had when they were asked.
+        self._found: dict[tuple[Place, Reference], Digest] = {}
+
+    async def look_for(self, place: Place, reference: Reference) -> None:
+        """Ask which manifest the repository has by a tag or a digest, and note it."""
+        async with self._asking:
+            found = await self._allowed(
+                place, lambda: self._registry.find_manifest(place, reference)
+            )
+            if found is not None:
+                self._found[place, reference] = found
 
     async def send_all(self, places: Sequence[Place]) -> None:
         """Send everything but the tags to repositories of one registry."""
-        holders: dict[Digest, list[Place]] = {blob.digest: [] for blob in self._plan.blobs}
+        plan = self._plan
+        holders: dict[Digest, list[Place]] = {blob.digest: [] for blob in plan.blobs}
+        # All questions at once: a registry may be far away.
         async with asyncio.TaskGroup() as group:
             for place in places:
-                for blob in self._plan.blobs:
+                for blob in plan.blobs:
                     group.create_task(self._look(place, blob, holders[blob.digest]))
+                for manifest in (*plan.manifests, *plan.referrers):
+                    group.create_task(self.look_for(place, manifest.digest))
         for place in places:
+            missing = [blob for blob in plan.blobs if place not in holders[blob.digest]]
+            sending = asyncio.Semaphore(_blobs_at_once(missing))
             async with asyncio.TaskGroup() as group:
                 # The largest first: none of them is left to go alone in the end.
-                for blob in sorted(self._plan.blobs, key=lambda blob: -blob.size_bytes):
-                    if place not in holders[blob.digest]:
-                        group.create_task(self._bring(place, blob, holders[blob.digest]))
-            for manifest in (*self._plan.manifests, *self._plan.referrers):
+                for blob in sorted(missing, key=lambda blob: -blob.size_bytes):
+                    group.create_task(self._bring(place, blob, holders[blob.digest], sending))
+            for manifest in (*plan.manifests, *plan.referrers):
                 await self._put(place, manifest)
 
     async def set_tag(self, destination: Destination) -> None:
         """Let the tag name the image, and look that it does."""
         place, root = destination.place, self._plan.root
+        if self._found.get((place, destination.tag)) == root.digest:
+            return
 
         async def work() -> None:
-            if await self._registry.find_manifest(place, destination.tag) == root.digest:
-                return
             await self._registry.put_manifest(place, destination.tag, root.media_type, root.body)
             found = await self._registry.find_manifest(place, destination.tag)
             if found != root.digest:
@@ -186,10 +207,12 @@ class _Work:
                     Transfer(place, blob.digest, blob.size_bytes, state=TransferState.EXISTS)
                 )
 
-    async def _bring(self, place: Place, blob: Descriptor, holders: list[Place]) -> None:
+    async def _bring(
+        self, place: Place, blob: Descriptor, holders: list[Place], sending: asyncio.Semaphore
+    ) -> None:
         """Let the repository have the blob: from one of its `holders`, else from here."""
         transfer = Transfer(place, blob.digest, blob.size_bytes)
-        async with self._sending:
+        async with sending:
             for holder in holders[:_MOST_MOUNTS]:
                 if await self._allowed(
                     place, partial(self._registry.mount, place, blob.digest, holder.repository)
@@ -217,12 +240,12 @@ class _Work:
             self._standing.moved(transfer.at(TransferState.SENT, found.size_bytes))
 
     async def _put(self, place: Place, manifest: PlannedManifest) -> None:
+        if self._found.get((place, manifest.digest)) == manifest.digest:
+            return
+
         async def work() -> None:
-            digest: Reference = manifest.digest
-            if await self._registry.find_manifest(place, digest) == manifest.digest:
-                return
             is_listed = await self._registry.put_manifest(
-                place, digest, manifest.media_type, manifest.body
+                place, manifest.digest, manifest.media_type, manifest.body
             )
             if manifest.subject is not None and not is_listed:
                 await list_referrer(self._registry, place, manifest.subject.digest, manifest)
@@ -242,6 +265,13 @@ class _Work:
                     raise
                 if not await self._standing.authorized_anew(place, shown):
                     raise
+
+
+def _blobs_at_once(blobs: Sequence[Descriptor]) -> int:
+    """How many of them are sent at once: the fewer, the larger they are."""
+    size_bytes = sum(blob.size_bytes for blob in blobs) or 1
+    at_once = _BYTES_AT_ONCE * len(blobs) // size_bytes
+    return min(max(at_once, _FEWEST_BLOBS_AT_ONCE), _MOST_BLOBS_AT_ONCE)
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

@@ -170,6 +170,17 @@ def jwt(access: object) -> str:
     )
 
 
+async def test_a_registry_that_asks_nobody_is_asked_over_one_connection(
+    certificates: Certificates, env: Env
+) -> None:
+    async with serving(certificates) as server:
+        begun = {"location": "/v2/acme/app/blobs/uploads/1"}
+        server.handle = lambda request: Reply(202, begun) if request.method == "POST" else Reply()
+        assert (await authorize_one(server, env)).scheme is Scheme.NONE
+        methods = [request.method for request in server.heard]
+        assert (methods, server.connections) == (["GET", "POST", "DELETE"], 1)
+
+
 @pytest.mark.parametrize(
     "access",
     [

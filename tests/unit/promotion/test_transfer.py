@@ -132,6 +132,67 @@ async def test_what_is_there_is_not_sent_again(
     assert told.states(place("ghcr.io/acme/app")) == {TransferState.EXISTS}
 
 
+@pytest.mark.parametrize(("bytes_at_once", "at_once"), [(1, 3), (1 << 30, 16)])
+async def test_many_small_blobs_go_at_once_and_few_large_ones(
+    images: Images,
+    there: MemoryRegistries,
+    told: Told,
+    monkeypatch: pytest.MonkeyPatch,
+    bytes_at_once: int,
+    at_once: int,
+) -> None:
+    monkeypatch.setattr(module, "_BYTES_AT_ONCE", bytes_at_once)
+    image = images.image("a", layers=40)
+    sending, most = 0, 0
+
+    async def count(name: str, where: Place) -> None:
+        nonlocal sending, most
+        if name == "send":
+            sending += 1
+            most = max(most, sending)
+            await asyncio.sleep(0)
+            sending -= 1
+
+    there.before = count
+    await run(images, there, told, push(image.digest, "r.io/app:1"))
+    assert most == at_once
+
+
+async def test_everything_is_asked_at_once(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image = images.image("a", layers=3)
+    questions = len(image.blobs) + len(["the manifest", "the tag"])
+    asked, all_asked = 0, asyncio.Event()
+
+    async def wait_for_all(name: str, where: Place) -> None:
+        nonlocal asked
+        if all_asked.is_set():
+            return
+        assert name in ("has", "find")
+        asked += 1
+        if asked == questions:
+            all_asked.set()
+        # One that waits for another's answer waits for ever.
+        await asyncio.wait_for(all_asked.wait(), 10)
+
+    there.before = wait_for_all
+    await run(images, there, told, push(image.digest, "r.io/app:1"))
+    assert there.manifests[place("r.io/app"), "1"] == image.body
+
+
+async def test_a_tag_that_names_it_is_not_set_again(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image, app = images.image("a"), place("r.io/app")
+    await run(images, there, told, push(image.digest, "r.io/app:1"))
+    # Its registry lost a blob, and lets nobody set a tag twice.
+    del there.blobs[app, image.blobs[0]]
+    there.calls.clear()
+    await run(images, there, told, push(image.digest, "r.io/app:1"))
+    assert [name for name, _, _ in there.calls if name in ("send", "put")] == ["send"]
+
+
 async def test_several_tags_of_one_repository_get_each_blob_once(
     images: Images, there: MemoryRegistries, told: Told
 ) -> None:
