@@ -125,7 +125,7 @@ async def test_the_oldest_push_is_taken_first_and_by_one_server(store: PushStore
     now = NOW + MINUTE
     claim = await store.claim("server", now, now + LEASE, MANY)
     assert claim is not None
-    assert not claim.is_resumed
+    assert claim.takeovers == 0
     assert claim.push == await found(store, "c")
     assert (claim.push.status, claim.push.started_at) == (PushStatus.RUNNING, now)
     assert await claimed(store, now, "other") == "a"
@@ -157,7 +157,10 @@ async def test_what_a_dead_server_left_goes_before_what_has_not_begun(store: Pus
     assert claim is None
     claim = await store.claim("other", UNTIL, UNTIL + LEASE, 1)
     assert claim is not None
-    assert (claim.push.id, claim.is_resumed, claim.push.started_at) == ("a", True, NOW)
+    assert (claim.push.id, claim.takeovers, claim.push.started_at) == ("a", 1, NOW)
+    claim = await store.claim("third", UNTIL + LEASE, UNTIL + 2 * LEASE, 1)
+    assert claim is not None
+    assert (claim.push.id, claim.takeovers) == ("a", 2)
 
 
 async def test_a_server_that_leaves_lets_another_go_on_at_once(store: PushStore) -> None:

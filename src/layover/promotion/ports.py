@@ -23,8 +23,9 @@ class Claim:
     """A push that a server works on, for as long as it says that it still does."""
 
     push: Push
-    is_resumed: bool
-    """Whether another server, or this one before it was started again, had begun."""
+    takeovers: int
+    """How often it was taken over from a server that had begun: another one, or this one before it
+    was started again."""
 
 
 class PushStore(Protocol):

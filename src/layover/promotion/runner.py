@@ -34,6 +34,13 @@ _REPORT_SECONDS = 0.5
 # How long a push waits for whoever asked for it to authorize it anew.
 _AUTHORIZATION_SECONDS = 60.0
 
+# One that ends each server that takes it up would go on for ever.
+_MOST_TAKEOVERS = 20
+_NEVER_ENDED = (
+    f"{_MOST_TAKEOVERS + 1} servers in a row began it, and none ended it: push again, and see the"
+    " servers' logs"
+)
+
 _FAULT = "the server failed: push again, and see the server's log"
 
 _log = structlog.get_logger(__name__)
@@ -85,7 +92,12 @@ class PushRunner:
         if push_id in self._working:
             # This machine slept for longer than its lease: it goes on where it was.
             return True
-        _log.info("push_taken", push_id=push_id, resumed=claim.is_resumed)
+        if claim.takeovers > _MOST_TAKEOVERS:
+            _log.error("push_given_up", push_id=push_id, takeovers=claim.takeovers)
+            failed = PushStatus.FAILED
+            await self._store.end(push_id, self._holder, failed, _NEVER_ENDED, self._now())
+            return True
+        _log.info("push_taken", push_id=push_id, takeovers=claim.takeovers)
         task = self._working[push_id] = asyncio.create_task(self._work(claim.push))
         task.add_done_callback(partial(self._done, push_id))
         return True

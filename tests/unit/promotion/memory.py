@@ -33,6 +33,7 @@ class MemoryPushStore:
         self._pushes: dict[str, Push] = {}
         self._leases: dict[str, _Lease] = {}
         self._sealed: dict[str, dict[Place, bytes]] = {}
+        self._takeovers: dict[str, int] = {}
 
     async def add(self, push: Push, most_live: int) -> None:
         assert push.id not in self._pushes
@@ -67,8 +68,9 @@ class MemoryPushStore:
         self, holder: str, now: datetime, until: datetime, most_of_project: int
     ) -> Claim | None:
         for push in sorted(self._pushes.values(), key=_key):
-            is_resumed = push.status is PushStatus.RUNNING
-            if is_resumed:
+            takeovers = self._takeovers.get(push.id, 0)
+            if push.status is PushStatus.RUNNING:
+                takeovers += 1
                 lease = self._leases.get(push.id)
                 if lease is not None and lease.until > now:
                     continue
@@ -79,7 +81,8 @@ class MemoryPushStore:
             claimed = replace(push, status=PushStatus.RUNNING, started_at=push.started_at or now)
             self._pushes[push.id] = claimed
             self._leases[push.id] = _Lease(holder, until)
-            return Claim(claimed, is_resumed)
+            self._takeovers[push.id] = takeovers
+            return Claim(claimed, takeovers)
         return None
 
     async def report(

@@ -266,11 +266,26 @@ async def test_a_push_that_is_another_servers_by_now_is_left_alone(servers: Serv
         later = now() + timedelta(minutes=1)
         claim = await servers.store.claim("two", later, later + timedelta(minutes=1), 5)
         assert claim is not None
-        assert claim.is_resumed
+        assert claim.takeovers == 1
         await stopped.wait()
         push = await servers.store.find("push1")
     assert push is not None
     assert push.status is PushStatus.RUNNING
+
+
+async def test_a_push_that_each_server_dies_of_is_given_up(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_TAKEOVERS", 2)
+    await servers.add()
+    at = now() - timedelta(days=1)
+    for _ in range(3):
+        assert await servers.store.claim("dead", at, at, 5) is not None
+    async with running(servers.runner(servers.vault())):
+        push = await servers.ended()
+    assert push.status is PushStatus.FAILED
+    assert "none ended it" in (push.error or "")
+    assert servers.there.calls == []
 
 
 async def test_an_outage_of_the_database_does_not_stop_a_push(servers: Servers) -> None:

@@ -47,6 +47,8 @@ LONGEST_LEASE = timedelta(minutes=10)
 _QUEUED, _RUNNING = PushStatus.QUEUED.value, PushStatus.RUNNING.value
 _IS_LIVE = pushes.c.status.in_([_QUEUED, _RUNNING])
 
+_CLAIMED = pushes.c.id, pushes.c.status, pushes.c.started_at, pushes.c.takeovers
+
 # A page of pushes has no more transfers than these, or a single push.
 _PAGE_TRANSFERS = 20_000
 
@@ -91,6 +93,7 @@ class SqlPushStore:
             digest=str(push.digest) if push.digest else None,
             waits_for=_places_text(push.waits_for),
             canceled_at=push.created_at if push.is_canceled else None,
+            takeovers=0,
         )
 
         def work(connection: Connection) -> None:
@@ -150,6 +153,7 @@ class SqlPushStore:
             row = find(connection)
             if row is None:
                 return None
+            takeovers = row.takeovers + (row.status == _RUNNING)
             connection.execute(
                 update(pushes)
                 .where(pushes.c.id == row.id)
@@ -158,11 +162,12 @@ class SqlPushStore:
                     started_at=row.started_at or now,
                     holder=holder,
                     leased_until=_bounded(until, now),
+                    takeovers=takeovers,
                 )
             )
             push = _find(connection, row.id)
             assert push is not None
-            return Claim(push, is_resumed=row.status == _RUNNING)
+            return Claim(push, takeovers)
 
         # Most of the time there is none: then the disk need not be woken.
         if await self._database.read(find) is None:
@@ -280,7 +285,7 @@ def _left_by_servers(now: datetime) -> Select[Any]:
     """The oldest push that runs and that no server works on."""
     leased_until = pushes.c.leased_until
     return (
-        select(pushes.c.id, pushes.c.status, pushes.c.started_at)
+        select(*_CLAIMED)
         .where(
             pushes.c.status == _RUNNING,
             or_(
@@ -303,7 +308,7 @@ def _next_queued(most_of_project: int) -> Select[Any]:
         .having(func.count() >= most_of_project)
     )
     return (
-        select(pushes.c.id, pushes.c.status, pushes.c.started_at)
+        select(*_CLAIMED)
         .where(pushes.c.status == _QUEUED, pushes.c.project_id.not_in(full))
         .order_by(pushes.c.created_at, pushes.c.id)
         .limit(1)

@@ -549,6 +549,8 @@ pushes = Table(
     # they change with every report, and PostgreSQL writes a row alone where no index changes.
     Column("holder", Text),
     Column("leased_until", Timestamp),
+    # How often a server went on with what another had begun.
+    Column("takeovers", Integer, nullable=False),
     Index("ix_pushes_project_id_created_at_id", "project_id", "created_at", "id"),
     Index("ix_pushes_project_id_status", "project_id", "status"),
     Index("ix_pushes_status_created_at_id", "status", "created_at", "id"),

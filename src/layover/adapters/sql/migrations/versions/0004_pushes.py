@@ -59,6 +59,7 @@ def _create_pushes() -> None:
         _column("canceled_at", sa.BigInteger(), nullable=True),
         _column("holder", _TEXT, nullable=True),
         _column("leased_until", sa.BigInteger(), nullable=True),
+        _column("takeovers", sa.Integer()),
         sa.PrimaryKeyConstraint("id", name="pk_pushes"),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_pushes_project_id"),
     )
