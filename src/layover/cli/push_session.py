@@ -15,7 +15,7 @@ from layover.cli.push_progress import showing
 from layover.cli.push_rows import images, whole_row
 from layover.cli.pushable import check_pushable
 from layover.client.address import Server
-from layover.client.errors import ClientError, NotFound
+from layover.client.errors import ClientError, NotFound, ServerFailed, ServerUnreachable
 from layover.client.pushes import PushesClient
 from layover.client.pushing import Attendance, to_wire
 from layover.client.registry_authorization import authorize
@@ -43,6 +43,15 @@ class PushOutOfSight(CliError):
             " shows it"
         )
         self.push_id = push_id
+
+
+class PushUncertain(CliError):
+    """Nobody can tell whether the server took the push up."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"{why}\nThe server may have the push all the same: `layover pushes list` shows it"
+        )
 
 
 class PushCanceled(CliError):
@@ -77,7 +86,10 @@ async def push(
             interruption.left = "the push may go on: `layover pushes list` shows it"
             # A wish to stop waits for the answer: the push's ID is needed for it.
             request.authorizations.extend(to_wire(granted))
-            pushed = await client.create_push(request)
+            try:
+                pushed = await client.create_push(request)
+            except (ServerFailed, ServerUnreachable) as error:
+                raise PushUncertain(str(error)) from error
             push_id = printable(pushed.id)
             interruption.left = (
                 f"push {push_id} may go on: `layover pushes show {push_id}` shows it, and"

@@ -221,6 +221,18 @@ def test_the_servers_refusal_is_told_in_its_own_words(
     assert told.out == ""
 
 
+@pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.INTERNAL])
+def test_a_push_whose_answer_is_lost_may_have_been_taken_up(
+    pushes: FakePushes, capsys: pytest.CaptureFixture[str], code: Code
+) -> None:
+    pushes.refusals["create"] = ConnectError(code, "gone")
+    assert typed(BUILD, "-t", TO) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "may have the push all the same: `layover pushes list`" in told.err
+    assert len(pushes.heard("create")) == 1
+
+
 def test_a_push_that_fails_says_what_the_registry_said(
     pushes: FakePushes, capsys: pytest.CaptureFixture[str]
 ) -> None:
