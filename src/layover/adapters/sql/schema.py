@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy import Text as _Text
 
@@ -44,6 +45,17 @@ Text = _Text().with_variant(_Text(collation="C"), "postgresql")
 
 # SQLite numbers rows by itself only for INTEGER PRIMARY KEY.
 _BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _index_of_set(name: str, column: str) -> Index:
+    """An index of the rows that have the column.
+
+    With those that do not, which are nearly all, it would be the index that SQLite chooses for
+    `column IS NULL`, before one that finds the few that are asked for.
+    """
+    is_set = text(f"{column} IS NOT NULL")
+    return Index(name, column, sqlite_where=is_set, postgresql_where=is_set)
+
 
 metadata = MetaData(
     naming_convention={
@@ -173,7 +185,8 @@ tokens = Table(
     Column("last_used_at", Timestamp),
     Column("expires_at", Timestamp, index=True),
     # Since when it opens nothing; the row stays for a while for those who ask what it was.
-    Column("revoked_at", Timestamp, index=True),
+    Column("revoked_at", Timestamp),
+    _index_of_set("ix_tokens_revoked_at", "revoked_at"),
 )
 
 # Who is signed in to the pages, by the hash of the cookie's secret.
@@ -339,10 +352,11 @@ retentions = Table(
     # NULL while a build runs: it has no end yet.
     Column("expires_at", Timestamp, index=True),
     # Its time is over for good; what it retained is being collected.
-    Column("ended_at", Timestamp, index=True),
+    Column("ended_at", Timestamp),
     # Why: "expired", "deleted" or "superseded".
     Column("end_reason", Text),
     Index("ix_retentions_repository_id_digest", "repository_id", "digest"),
+    _index_of_set("ix_retentions_ended_at", "ended_at"),
 )
 
 # What a retention retains: every manifest that it reaches, by index and by subject. A manifest is

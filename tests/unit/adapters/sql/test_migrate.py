@@ -11,7 +11,7 @@ import pytest
 from alembic import op
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import Inspector, inspect, text
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.migrate import (
@@ -69,8 +69,16 @@ def content(database: Database) -> dict[str, object]:
     return {
         "revisions": revisions,
         "columns": {table: repr(found.get_columns(table)) for table in tables},
-        "indexes": {table: repr(found.get_indexes(table)) for table in tables},
+        "indexes": {table: repr(indexes(found, table)) for table in tables},
     }
+
+
+def indexes(found: Inspector, table: str) -> list[dict[str, object]]:
+    """A table's indexes, with the conditions of those that are of some rows alone as text."""
+    return [
+        {**index, "dialect_options": {k: str(v) for k, v in index["dialect_options"].items()}}
+        for index in found.get_indexes(table)
+    ]
 
 
 def set_revision(database: Database, revision: str) -> None:

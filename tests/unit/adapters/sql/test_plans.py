@@ -56,6 +56,9 @@ WIDE = re.compile(
     r".*\(repository_id=\?\)"
 )
 
+# Nearly all rows have none: that index has to be of those that do.
+LIVE = re.compile(r"\((?:ended_at|revoked_at)=\?\)")
+
 
 @contextmanager
 def plans() -> Iterator[dict[str, list[str]]]:
@@ -124,7 +127,7 @@ async def test_what_is_pushed_read_and_collected_is_found_by_an_index(tmp_path: 
         bad = {
             statement: plan
             for statement, plan in found.items()
-            if any(SCAN.search(line) or WIDE.search(line) for line in plan)
+            if any(bad.search(line) for bad in (SCAN, WIDE, LIVE) for line in plan)
         }
         assert bad == {}
 
@@ -196,7 +199,7 @@ async def test_pushes_to_other_registries_are_found_by_an_index(tmp_path: Path) 
         bad = {
             statement: plan
             for statement, plan in found.items()
-            if any(SCAN.search(line) or WIDE.search(line) for line in plan)
+            if any(bad.search(line) for bad in (SCAN, WIDE, LIVE) for line in plan)
         }
         assert bad == {}
         pages = [

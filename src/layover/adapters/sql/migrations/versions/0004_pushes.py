@@ -18,6 +18,17 @@ def upgrade() -> None:
         # Without a batch: neither database rewrites a table for a column that is NULL.
         op.add_column(table, sa.Column("kept_until", sa.BigInteger(), nullable=True))
     _create_pushes()
+    for table, column in (("retentions", "ended_at"), ("tokens", "revoked_at")):
+        # Anew, of the rows alone that have one.
+        op.drop_index(f"ix_{table}_{column}", table)
+        is_set = sa.text(f"{column} IS NOT NULL")
+        op.create_index(
+            f"ix_{table}_{column}",
+            table,
+            [column],
+            sqlite_where=is_set,
+            postgresql_where=is_set,
+        )
     op.create_table(
         "push_transfers",
         *(_column(name, _TEXT) for name in ("push_id", "registry", "repository", "digest")),
