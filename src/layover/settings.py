@@ -231,7 +231,8 @@ class Settings(BaseSettings):
         default=(),
         description=(
             "The networks beside public addresses that the server may dial for a client, as"
-            " 10.0.0.0/8 (where a CI system's keys are, say); loopback too where `listen` is on it."
+            " 10.0.0.0/8 (where a CI system's keys are, say); loopback too where `listen` is on it"
+            " and neither `public_url` nor `trusted_proxies` says that others come."
         ),
     )
     outbound_insecure_hosts: Texts = Field(
@@ -419,19 +420,28 @@ class Settings(BaseSettings):
         return self.listen_host in ("0.0.0.0", "::")  # noqa: S104  # compared, not bound
 
     @property
-    def listens_on_loopback(self) -> bool:
-        """Whether only this machine's own clients reach the server."""
-        if self.listen_host == "localhost":
-            return True
-        try:
-            return ip_address(self.listen_host).is_loopback
-        except ValueError:
-            return False
+    def serves_loopback_alone(self) -> bool:
+        """Whether only this machine's own clients reach the server: none through a proxy here."""
+        public_host = urlsplit(self.public_url).hostname if self.public_url else self.listen_host
+        return (
+            _is_loopback(self.listen_host)
+            and _is_loopback(public_host or "")
+            and not self.trusted_proxies
+        )
 
     @property
     def registry_host(self) -> str:
         """The registry's host as it stands in image references, with its port if it has one."""
         return urlsplit(self.url).netloc
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _split(address: str) -> tuple[str, int]:

@@ -359,8 +359,24 @@ def test_what_cannot_be_dialled_is_refused_with_its_setting(setting: str, value:
         ("localhost.example.com:5000", False),
     ],
 )
-def test_a_server_knows_whether_it_listens_on_loopback(listen: str, is_loopback: bool) -> None:
-    assert load(overrides={"listen": listen}).listens_on_loopback == is_loopback
+def test_a_server_knows_whether_it_serves_loopback_alone(listen: str, is_loopback: bool) -> None:
+    assert load(overrides={"listen": listen}).serves_loopback_alone == is_loopback
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_alone"),
+    [
+        ({"public_url": "http://127.0.0.1:8443"}, True),
+        ({"public_url": "http://[::1]:8443"}, True),
+        ({"public_url": "https://registry.example.com"}, False),
+        ({"trusted_proxies": "127.0.0.1/32"}, False),
+    ],
+)
+def test_a_server_behind_a_proxy_on_its_machine_serves_others(
+    settings: dict[str, str], is_alone: bool
+) -> None:
+    loaded = load(overrides={"listen": "127.0.0.1:5000", **settings})
+    assert loaded.serves_loopback_alone == is_alone
 
 
 def test_the_provider_s_secret_is_never_shown() -> None:

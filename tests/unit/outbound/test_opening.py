@@ -18,6 +18,14 @@ def test_a_server_on_loopback_dials_it_for_its_clients_and_no_other_server_does(
         assert not rules.may_dial("::1")
 
 
+@pytest.mark.parametrize("for_pushes", [True, False])
+def test_one_behind_a_proxy_on_its_machine_does_not_either(for_pushes: bool) -> None:
+    settings = Settings(listen="127.0.0.1:0", public_url="https://registry.example.com")
+    rules = outbound_rules(settings, for_pushes=for_pushes)
+    assert not rules.may_dial("127.0.0.1")
+    assert not rules.may_be_plain("127.0.0.1", 8500)
+
+
 def test_networks_and_insecure_hosts_are_the_settings() -> None:
     rules = outbound_rules(
         Settings(
@@ -56,6 +64,14 @@ def test_the_provider_of_the_settings_may_be_anywhere_and_nothing_beside_it(
         assert not rules.may_dial("10.1.2.3", other)
     # Without TLS where its own address says so.
     assert (named in rules.insecure_hosts) is issuer.startswith("http://")
+
+
+def test_no_push_goes_to_the_provider() -> None:
+    issuer = "http://login.lan/realms/a"
+    settings = Settings(listen="0.0.0.0:0", oidc_issuer=issuer, oidc_client_id="layover")
+    rules = outbound_rules(settings, for_pushes=True)
+    assert not rules.may_dial("10.1.2.3", "login.lan:80")
+    assert not rules.is_insecure("login.lan", 80)
 
 
 async def test_what_is_allowed_by_itself_is_said_in_the_log_once() -> None:
