@@ -20,6 +20,10 @@ from layover.registry.models import StoredManifest
 # An index in an index in an index ... is nobody's image.
 _MAX_DEPTH = 8
 
+# What a push has in memory of manifests, which may have 4 MiB each; an image's have a few KiB.
+_MOST_MANIFESTS = 2_000
+_MOST_BYTES = 64 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedManifest:
@@ -61,7 +65,8 @@ async def make_plan(
 
     With `referrers_at` what refers to it and lives at that time goes along.
 
-    Raises SourceGone, and InvalidPush for platforms that it is not for.
+    Raises SourceGone, and InvalidPush for platforms that it is not for, and for more manifests than
+    a push may have.
     """
     planning = _Planning(source, repository)
     root = await planning.stored(digest)
@@ -83,6 +88,7 @@ class _Planning:
         self._source, self._repository = source, repository
         self._planned: list[PlannedManifest] = []
         self._seen: set[Digest] = set()
+        self._size_bytes = 0
         self.kept: set[Digest] = set()
         self.blobs: dict[Digest, Descriptor] = {}
 
@@ -96,6 +102,13 @@ class _Planning:
         if stored is None:
             raise SourceGone(f"manifest {digest}")
         self.kept.add(digest)
+        self._size_bytes += len(stored.body)
+        if len(self.kept) > _MOST_MANIFESTS or self._size_bytes > _MOST_BYTES:
+            raise InvalidPush(
+                f"the image, with what goes along, has more manifests than {_MOST_MANIFESTS}, or"
+                f" more than {_MOST_BYTES >> 20} MiB of them: push a part of it with --platform,"
+                " or without --referrers"
+            )
         return stored
 
     async def add(self, stored: StoredManifest, depth: int = 0) -> None:

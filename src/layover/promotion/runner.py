@@ -34,6 +34,10 @@ _REPORT_SECONDS = 0.5
 # How long a push waits for whoever asked for it to authorize it anew.
 _AUTHORIZATION_SECONDS = 60.0
 
+# Of one push, whoever works on it: a registry could take a byte now and then for ever.
+_LONGEST = timedelta(hours=24)
+_TOO_LONG = f"it was not done within {_LONGEST / timedelta(hours=1):g} hours: push again"
+
 # One that ends each server that takes it up would go on for ever.
 _MOST_TAKEOVERS = 20
 _NEVER_ENDED = (
@@ -146,6 +150,7 @@ class _Job:
         # What it waits for is looked for with each report.
         self._looked = asyncio.Event()
         self._lease_ends = now() + _LEASE
+        self._over_at = (push.started_at or now()) + _LONGEST
 
     # --- what the transfer tells -----------------------------------------------------------------
 
@@ -188,6 +193,8 @@ class _Job:
                 stops = await self._report_kindly()
                 if stops is not None and not task.done():
                     return None if stops is _LOST else (PushStatus.CANCELED, None)
+                if self._now() > self._over_at:
+                    return PushStatus.FAILED, _TOO_LONG
                 await asyncio.wait({task}, timeout=_REPORT_SECONDS)
             return _end_of(task, self._push.id)
         finally:

@@ -24,7 +24,7 @@ from layover.promotion.ports import PushSource, Registries
 from layover.registry.blobs import BlobService
 from layover.registry.models import StoredBlob
 
-# On this server: as many as its pushes send, and of one project half of them.
+# On this server, beside what its pushes send, and of one project half of them.
 _AT_ONCE = 32
 _OF_A_PROJECT = 16
 

@@ -37,13 +37,13 @@ Result = TypeVar("Result")
 _FEWEST_BLOBS_AT_ONCE, _MOST_BLOBS_AT_ONCE = 3, 16
 _BYTES_AT_ONCE = 384 * 1024 * 1024
 
-# Of one push.
-_QUESTIONS_AT_ONCE = 16
+# Of one push, wherever it goes: all pushes of a server share so many connections.
+_REQUESTS_AT_ONCE = 24
 
 # A registry that mounts nothing from one repository does not from another.
 _MOST_MOUNTS = 2
 
-# Each is a row in the database.
+# Each blob is a row in the database.
 _MOST_TRANSFERS = 20_000
 
 # An authorization that is refused at once, so often in a row, is not one for this repository.
@@ -101,9 +101,10 @@ class TransferService:
             for place in push.places
             for blob in plan.blobs
         ]
-        if len(transfers) > _MOST_TRANSFERS:
+        parts = len(plan.blobs) + len(plan.manifests) + len(plan.referrers)
+        if parts * len(push.places) > _MOST_TRANSFERS:
             raise InvalidPush(
-                f"{len(plan.blobs)} blobs to {len(push.places)} repositories are more than"
+                f"{parts} blobs and manifests to {len(push.places)} repositories are more than"
                 f" {_MOST_TRANSFERS} transfers: push to fewer at once"
             )
         blobs = [blob.digest for blob in plan.blobs]
@@ -142,13 +143,13 @@ class _Work:
     ) -> None:
         self._source, self._repository = source, repository
         self._registry, self._standing, self._plan = registry, standing, plan
-        self._asking = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+        self._at_once = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         # What the repositories had when they were asked.
         self._found: dict[tuple[Place, Reference], Digest] = {}
 
     async def look_for(self, place: Place, reference: Reference) -> None:
         """Ask which manifest the repository has by a tag or a digest, and note it."""
-        async with self._asking:
+        async with self._at_once:
             found = await self._allowed(
                 place, lambda: self._registry.find_manifest(place, reference)
             )
@@ -198,7 +199,7 @@ class _Work:
 
     async def _look(self, place: Place, blob: Descriptor, holders: list[Place]) -> None:
         """Ask whether the repository has the blob, and note it."""
-        async with self._asking:
+        async with self._at_once:
             if await self._allowed(
                 place, lambda: self._registry.has_blob(place, blob.digest, blob.size_bytes)
             ):
@@ -212,7 +213,7 @@ class _Work:
     ) -> None:
         """Let the repository have the blob: from one of its `holders`, else from here."""
         transfer = Transfer(place, blob.digest, blob.size_bytes)
-        async with sending:
+        async with sending, self._at_once:
             for holder in holders[:_MOST_MOUNTS]:
                 if await self._allowed(
                     place, partial(self._registry.mount, place, blob.digest, holder.repository)

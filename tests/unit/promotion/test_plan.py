@@ -6,6 +6,7 @@ import pytest
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_INDEX, OCI_MANIFEST
 from layover.oci.names import RepositoryName
+from layover.promotion import plan as module
 from layover.promotion.models import InvalidPush, SourceGone
 from layover.promotion.plan import Plan, make_plan
 from tests.unit.promotion.images import Images
@@ -44,6 +45,23 @@ async def test_children_come_before_the_index_that_names_them_and_shared_blobs_o
     made = await plan(images, index)
     assert [one.digest for one in made.manifests] == [amd64.digest, arm64.digest, index]
     assert len(made.blobs) == len({*amd64.blobs, *arm64.blobs}) == 4
+
+
+async def test_more_manifests_than_a_push_holds_in_memory_are_refused(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = images.image("a")
+    signatures = [images.referrer(f"signature {number}", image.digest) for number in range(3)]
+    monkeypatch.setattr(module, "_MOST_MANIFESTS", 4)
+    assert len((await plan(images, image.digest, referrers=True)).referrers) == len(signatures)
+    images.referrer("one more", image.digest)
+    with pytest.raises(InvalidPush, match="without --referrers"):
+        await plan(images, image.digest, referrers=True)
+    monkeypatch.setattr(module, "_MOST_BYTES", len(image.body))
+    assert await plan(images, image.digest)
+    monkeypatch.setattr(module, "_MOST_BYTES", len(image.body) - 1)
+    with pytest.raises(InvalidPush, match="more manifests"):
+        await plan(images, image.digest)
 
 
 async def test_attestations_in_the_index_go_along(images: Images) -> None:

@@ -273,6 +273,23 @@ async def test_a_push_that_is_another_servers_by_now_is_left_alone(servers: Serv
     assert push.status is PushStatus.RUNNING
 
 
+async def test_a_push_that_a_registry_draws_out_ends_some_day(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LONGEST", timedelta(seconds=0.1))
+    await servers.add()
+
+    async def hang(name: str, place: Place) -> None:
+        if name == "send":
+            await asyncio.Event().wait()
+
+    servers.there.before = hang
+    async with running(servers.runner(servers.vault())):
+        push = await servers.ended()
+    assert push.status is PushStatus.FAILED
+    assert "was not done within" in (push.error or "")
+
+
 async def test_a_push_that_each_server_dies_of_is_given_up(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,24 @@ async def test_many_small_blobs_go_at_once_and_few_large_ones(
     assert most == at_once
 
 
+async def test_a_push_to_many_registries_sends_no_more_at_once(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image = images.image("a", layers=20)
+    under_way, most = 0, 0
+
+    async def count(name: str, where: Place) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+
+    there.before = count
+    await run(images, there, told, push(image.digest, *(f"r{n}.io/app:1" for n in range(10))))
+    assert most == 24
+
+
 async def test_everything_is_asked_at_once(
     images: Images, there: MemoryRegistries, told: Told
 ) -> None:
@@ -291,7 +309,7 @@ async def test_more_transfers_than_a_push_may_have_are_refused(
     monkeypatch.setattr(module, "_MOST_TRANSFERS", 3)
     image = images.image("a")
     await run(images, there, told, push(image.digest, "r.io/a:1"))
-    with pytest.raises(InvalidPush, match="2 blobs to 2 repositories"):
+    with pytest.raises(InvalidPush, match="3 blobs and manifests to 2 repositories"):
         await run(images, there, told, push(image.digest, "r.io/a:1", "r.io/b:1"))
 
 

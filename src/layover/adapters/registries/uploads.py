@@ -35,6 +35,9 @@ _LARGEST_CHUNK_BYTES = 1 << 40
 # How often a blob is begun, whatever the registry does with what it took.
 _MOST_BEGINNINGS = 8
 
+# What a registry has to have more to be waited for anew: a byte at a time it would never end.
+_PROGRESS_BYTES = 1024 * 1024
+
 # What registries that take no chunks answer to one, or to the end of such a session.
 _NO_CHUNKS = frozenset({400, 404, 405, 410, 411, 415, 416, 501})
 _MOVED = frozenset({307, 308})
@@ -159,7 +162,9 @@ class Upload:
     def _has(self, session: Session, position: int) -> None:
         """The registry says that it has so much."""
         session.position, session.is_certain = position, True
-        if position > self._furthest:
+        left_bytes = self._size_bytes - self._furthest
+        least_bytes = min(_PROGRESS_BYTES, session.chunk_bytes // 2, left_bytes)
+        if position >= self._furthest + least_bytes > self._furthest:
             self._furthest = position
             self._patience.progressed()
         self._sent(position)
@@ -176,7 +181,10 @@ class Upload:
             end = answer.end
             # Some took only a part of it; some count from the chunk's own beginning, or say none.
             stop = start + size_bytes
-            self._has(session, end if end is not None and start < end < stop else stop)
+            took = end if end is not None and start < end < stop else stop
+            self._has(session, took)
+            if took < stop and took != self._furthest:
+                raise Passing(f"it took {took - start} bytes of the {size_bytes} that it was sent")
         elif not self._is_answered_otherwise(session, answer):
             if answer.status not in _NO_CHUNKS and not answer.is_foreign:
                 raise self._refused(answer)

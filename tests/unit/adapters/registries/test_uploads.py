@@ -377,6 +377,15 @@ async def test_a_part_of_a_chunk_that_was_taken_is_not_sent_again() -> None:
     assert remote.blobs == {str(DIGEST): CONTENT}
 
 
+async def test_a_registry_that_takes_a_few_bytes_at_a_time_is_left_in_the_end() -> None:
+    time = FakeTime()
+    async with serving() as remote, dialling(remote.host, time=time) as registry:
+        remote.most_of_chunk = 2  # 0-0 would be none
+        with pytest.raises(RegistryUnavailable, match="it took 2 bytes of the 1000"):
+            await Upload().to(remote, registry)
+    assert remote.methods().count("PATCH") < 15
+
+
 async def test_a_redirected_chunk_is_sent_where_it_leads() -> None:
     async with serving() as remote, dialling(remote.host) as registry:
         location = "/v2/acme/app/blobs/uploads/session0?state=a%2Fb"
