@@ -73,8 +73,11 @@ async def pushing(
         transfers = TransferService(source, now, settings.gc_grace)
         # Named for this start of it: what it worked on before it was started again, it goes on with
         # as any other server would.
-        runner = PushRunner(store, transfers, registries, vault, now, new_id())
-        service = PushService(store, builds, images, authentication.identity, vault, address, now)
+        holder = new_id()
+        runner = PushRunner(store, transfers, registries, vault, now, holder)
+        service = PushService(
+            store, builds, images, authentication.identity, vault, address, now, holder
+        )
         driven = DrivenPushService(store, builds, images, now)
         routes: list[BaseRoute] = [
             Route(f"{path}/{{method}}", app)

@@ -11,6 +11,7 @@ from layover.oci.digest import Digest
 from layover.oci.manifests import InvalidManifest, parse_manifest
 from layover.oci.names import Tag
 from layover.oci.references import Place
+from layover.promotion.models import RegistryRefused
 from layover.promotion.plan import PlannedManifest
 from layover.promotion.ports import Registry
 
@@ -22,7 +23,7 @@ async def list_referrer(
 ) -> None:
     """Add the referrer to its subject's list there. Raises as the registry does."""
     tag = Tag(f"{subject.algorithm}-{subject.hex}"[:128])
-    entries = _entries(await registry.read_manifest(place, tag))
+    entries = _entries(place, tag, await registry.read_manifest(place, tag))
     if any(entry.get("digest") == str(referrer.digest) for entry in entries):
         return
     entries.append(_entry(referrer))
@@ -31,16 +32,18 @@ async def list_referrer(
     await registry.put_manifest(place, tag, _INDEX, body)
 
 
-def _entries(body: bytes | None) -> list[dict[str, Any]]:
-    """What is listed by now; whatever else the tag names is no list."""
+def _entries(place: Place, tag: Tag, body: bytes | None) -> list[dict[str, Any]]:
+    """What is listed by now. Raises RegistryRefused where the tag names no list: it is not ours to
+    overwrite."""
     if body is None:
         return []
     try:
-        parse_manifest(body, None)
-    except InvalidManifest:
-        return []
-    manifests = json.loads(body).get("manifests")
-    return list(manifests) if isinstance(manifests, list) else []
+        # An index need not say that it is one (image-spec v1.1.1, "Image Index").
+        parse_manifest(body, _INDEX)
+    except InvalidManifest as error:
+        doing, told = f"a referrer's entry in tag {tag}", f"it names no list of referrers: {error}"
+        raise RegistryRefused(place, doing, 200, told) from error
+    return list(json.loads(body).get("manifests", ()))
 
 
 def _entry(referrer: PlannedManifest) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a push to other registries is, and why one is refused or fails."""
 
+import base64
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -70,6 +71,15 @@ class Authorization:
         """Whether it may be written down, sealed, for another server that goes on with the push:
         a token that is over soon may, what a user signs in with may not."""
         return self.scheme is AuthorizationScheme.BEARER
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Whatever of it nobody else may read."""
+        if self.scheme is AuthorizationScheme.BEARER:
+            return (self.secret,)
+        login = base64.b64decode(self.secret).decode(errors="replace")
+        password = login.partition(":")[2]
+        return (self.secret, password) if password else (self.secret,)
 
     @property
     def header(self) -> str:

@@ -24,8 +24,8 @@ class Claim:
 
     push: Push
     takeovers: int
-    """How often it was taken over from a server that had begun: another one, or this one before it
-    was started again."""
+    """How often it was taken over from a server that had begun, another one or this one before it
+    was started again, since the last blob arrived by it."""
 
 
 class PushStore(Protocol):
@@ -35,9 +35,16 @@ class PushStore(Protocol):
     is another's by then changes nothing.
     """
 
-    async def add(self, push: Push, most_live: int) -> None:
-        """Keep a new push. Raises TooManyPushes when its project has `most_live` that have not
-        ended."""
+    async def add(
+        self,
+        push: Push,
+        most_live: int,
+        *,
+        holder: str | None = None,
+        until: datetime | None = None,
+    ) -> None:
+        """Keep a new push, which nobody but the holder takes before `until`. Raises TooManyPushes
+        when its project has `most_live` that have not ended."""
         ...
 
     async def find(self, push_id: str) -> Push | None: ...
@@ -74,9 +81,9 @@ class PushStore(Protocol):
         transfers: Sequence[Transfer] = (),
         digest: Digest | None = None,
         waits_for: Collection[Place] | None = None,
-    ) -> Push | None:
-        """Renew the lease and keep what is given; None leaves as it was. Returns the push as it
-        stands then, canceled perhaps; None when it is no longer the holder's."""
+    ) -> bool | None:
+        """Renew the lease and keep what is given; None leaves as it was. Returns whether the push
+        was asked to stop; None when it is no longer the holder's."""
         ...
 
     async def end(

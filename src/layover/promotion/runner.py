@@ -76,6 +76,9 @@ class PushRunner:
                         pass
                 except StorageError as error:
                     _log.warning("pushes_not_taken", reason=str(error))
+                except Exception:
+                    # A bug must not end pushes for the server's whole life.
+                    _log.exception("pushes_not_taken")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
                         # A new push has what authorizes it here, so that this server is the one
@@ -98,8 +101,10 @@ class PushRunner:
             return True
         if claim.takeovers > _MOST_TAKEOVERS:
             _log.error("push_given_up", push_id=push_id, takeovers=claim.takeovers)
-            failed = PushStatus.FAILED
-            await self._store.end(push_id, self._holder, failed, _NEVER_ENDED, self._now())
+            is_canceled = claim.push.is_canceled
+            status = PushStatus.CANCELED if is_canceled else PushStatus.FAILED
+            error = None if is_canceled else _NEVER_ENDED
+            await self._store.end(push_id, self._holder, status, error, self._now())
             return True
         _log.info("push_taken", push_id=push_id, takeovers=claim.takeovers)
         task = self._working[push_id] = asyncio.create_task(self._work(claim.push))
@@ -229,7 +234,7 @@ class _Job:
     async def _report_kindly(self) -> object | None:
         """Report. Returns _LOST when the push is another server's, _STOP when it is to stop."""
         try:
-            push = await self._report()
+            is_canceled = await self._report()
             if self._waits_for:
                 await self._vault.refresh(self._push.id)
                 self._looked.set()
@@ -239,16 +244,16 @@ class _Job:
                 return None
             _log.warning("push_lost", push_id=self._push.id, reason=str(error))
             return _LOST
-        if push is None:
+        if is_canceled is None:
             _log.warning("push_lost", push_id=self._push.id)
             return _LOST
-        return _STOP if push.is_canceled else None
+        return _STOP if is_canceled else None
 
-    async def _report(self) -> Push | None:
+    async def _report(self) -> bool | None:
         moved, self._moved = self._moved, {}
         now = self._now()
         try:
-            push = await self._store.report(
+            is_canceled = await self._store.report(
                 self._push.id,
                 self._holder,
                 now,
@@ -260,9 +265,9 @@ class _Job:
         except StorageError:
             self._moved = moved | self._moved
             raise
-        if push is not None:
+        if is_canceled is not None:
             self._lease_ends = now + _LEASE
-        return push
+        return is_canceled
 
 
 _LOST, _STOP = object(), object()

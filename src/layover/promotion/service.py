@@ -5,7 +5,7 @@ A server's runner does the work; this decides what may be asked for.
 
 import contextlib
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -42,6 +42,10 @@ MAX_PLATFORMS = 50
 # Of a project, queued or running.
 MAX_LIVE = 100
 
+# So long a new push is left to the server that was told what authorizes it: what may not be written
+# down is in no other's memory.
+_OWN_TURN = timedelta(seconds=5)
+
 _LONGEST_NAME = 100
 _VERB = "push"
 
@@ -63,9 +67,11 @@ class PushService:
         authorizations: Authorizations,
         address: PublicAddress,
         now: Callable[[], datetime],
+        holder: str,
         most_live: int = MAX_LIVE,
     ) -> None:
-        """`address` is this server's own, onto which nothing pushes itself."""
+        """`address` is this server's own, onto which nothing pushes itself; `holder` names this
+        server as its PushRunner does."""
         self._store = store
         self._builds = builds
         self._images = images
@@ -73,6 +79,7 @@ class PushService:
         self._authorizations = authorizations
         self._address = address
         self._now = now
+        self._holder = holder
         self._most_live = most_live
 
     async def create(
@@ -109,7 +116,8 @@ class PushService:
         for destination in push.destinations:
             self._check_is_elsewhere(destination, push.project_id, image.tag)
         given = _by_place(push, authorizations)
-        await self._store.add(push, self._most_live)
+        until = push.created_at + _OWN_TURN
+        await self._store.add(push, self._most_live, holder=self._holder, until=until)
         try:
             # Also without any: the server that is told of a new push is the one to begin it.
             await self._authorizations.put(push.id, given)

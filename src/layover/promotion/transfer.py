@@ -180,10 +180,14 @@ class _Work:
     async def set_tag(self, destination: Destination) -> None:
         """Let the tag name the image, and look that it does."""
         place, root = destination.place, self._plan.root
-        if self._found.get((place, destination.tag)) == root.digest:
-            return
 
         async def work() -> None:
+            # Asked once more: since the push began somebody may have set it to something else.
+            if (
+                self._found.get((place, destination.tag)) == root.digest
+                and await self._registry.find_manifest(place, destination.tag) == root.digest
+            ):
+                return
             await self._registry.put_manifest(place, destination.tag, root.media_type, root.body)
             found = await self._registry.find_manifest(place, destination.tag)
             if found != root.digest:
@@ -241,10 +245,12 @@ class _Work:
             self._standing.moved(transfer.at(TransferState.SENT, found.size_bytes))
 
     async def _put(self, place: Place, manifest: PlannedManifest) -> None:
-        if self._found.get((place, manifest.digest)) == manifest.digest:
+        is_there = self._found.get((place, manifest.digest)) == manifest.digest
+        if is_there and manifest.subject is None:
             return
 
         async def work() -> None:
+            # What refers to something goes again: a push that broke off may not have listed it.
             is_listed = await self._registry.put_manifest(
                 place, manifest.digest, manifest.media_type, manifest.body
             )

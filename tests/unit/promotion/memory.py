@@ -15,6 +15,7 @@ from layover.promotion.models import (
     PushStatus,
     TooManyPushes,
     Transfer,
+    TransferState,
 )
 from layover.promotion.ports import AuthorizationOf, Claim, ReadFrom, Sent
 from layover.registry.models import StoredBlob, StoredManifest
@@ -35,12 +36,21 @@ class MemoryPushStore:
         self._sealed: dict[str, dict[Place, bytes]] = {}
         self._takeovers: dict[str, int] = {}
 
-    async def add(self, push: Push, most_live: int) -> None:
+    async def add(
+        self,
+        push: Push,
+        most_live: int,
+        *,
+        holder: str | None = None,
+        until: datetime | None = None,
+    ) -> None:
         assert push.id not in self._pushes
         live = [one for one in self._of(push.project_id) if not one.status.has_ended]
         if len(live) >= most_live:
             raise TooManyPushes(most_live)
         self._pushes[push.id] = push
+        if holder is not None and until is not None:
+            self._leases[push.id] = _Lease(holder, until)
 
     async def find(self, push_id: str) -> Push | None:
         return self._pushes.get(push_id)
@@ -69,14 +79,18 @@ class MemoryPushStore:
     ) -> Claim | None:
         for push in sorted(self._pushes.values(), key=_key):
             takeovers = self._takeovers.get(push.id, 0)
+            lease = self._leases.get(push.id)
+            is_free = lease is None or lease.until <= now
             if push.status is PushStatus.RUNNING:
                 takeovers += 1
-                lease = self._leases.get(push.id)
-                if lease is not None and lease.until > now:
-                    continue
-            elif push.status is not PushStatus.QUEUED or (
-                self._count_running(push.project_id) >= most_of_project
-            ):
+                may_take = is_free
+            else:
+                may_take = (
+                    push.status is PushStatus.QUEUED
+                    and (is_free or (lease is not None and lease.holder == holder))
+                    and self._count_running(push.project_id) < most_of_project
+                )
+            if not may_take:
                 continue
             claimed = replace(push, status=PushStatus.RUNNING, started_at=push.started_at or now)
             self._pushes[push.id] = claimed
@@ -92,23 +106,24 @@ class MemoryPushStore:
         now: datetime,
         until: datetime,
         *,
-        transfers: Sequence[Transfer] | None = None,
+        transfers: Sequence[Transfer] = (),
         digest: Digest | None = None,
         waits_for: Collection[Place] | None = None,
-    ) -> Push | None:
+    ) -> bool | None:
         if not self._is_held(push_id, holder):
             return None
         push = self._pushes[push_id]
-        if transfers is not None:
-            merged = {(one.place, one.digest): one for one in (*push.transfers, *transfers)}
-            push = replace(push, transfers=tuple(merged.values()))
+        merged = {(one.place, one.digest): one for one in (*push.transfers, *transfers)}
+        push = replace(push, transfers=tuple(merged.values()))
+        if {one.state for one in transfers} & {TransferState.SENT, TransferState.MOUNTED}:
+            self._takeovers.pop(push_id, None)
         if digest is not None:
             push = replace(push, digest=digest)
         if waits_for is not None:
             push = replace(push, waits_for=tuple(sorted(waits_for)))
         self._pushes[push_id] = push
         self._leases[push_id] = _Lease(holder, until)
-        return push
+        return push.is_canceled
 
     async def end(
         self, push_id: str, holder: str, status: PushStatus, error: str | None, now: datetime
@@ -149,8 +164,9 @@ class MemoryPushStore:
         return sum(push.status is PushStatus.RUNNING for push in self._of(project_id))
 
     def _is_held(self, push_id: str, holder: str) -> bool:
-        lease = self._leases.get(push_id)
-        return lease is not None and lease.holder == holder
+        lease, push = self._leases.get(push_id), self._pushes.get(push_id)
+        is_running = push is not None and push.status is PushStatus.RUNNING
+        return is_running and lease is not None and lease.holder == holder
 
 
 class MemoryAuthorizations:

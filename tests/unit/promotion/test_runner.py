@@ -21,6 +21,7 @@ from layover.promotion.models import (
     RegistryUnauthorized,
     TransferState,
 )
+from layover.promotion.ports import Claim
 from layover.promotion.runner import PushRunner
 from layover.promotion.sealing import AuthorizationVault, new_key
 from layover.promotion.transfer import TransferService
@@ -273,6 +274,23 @@ async def test_a_push_that_is_another_servers_by_now_is_left_alone(servers: Serv
     assert push.status is PushStatus.RUNNING
 
 
+async def test_a_bug_in_the_store_does_not_end_pushes_for_good(servers: Servers) -> None:
+    await servers.add()
+    claim, failures = servers.store.claim, 2
+
+    async def break_first(*arguments: Any, **named: Any) -> Claim | None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise ValueError("a status of the next release")
+        return await claim(*arguments, **named)
+
+    servers.store.claim = break_first  # type: ignore[method-assign]
+    async with running(servers.runner(servers.vault())):
+        push = await servers.ended()
+    assert push.status is PushStatus.DONE
+
+
 async def test_a_push_that_a_registry_draws_out_ends_some_day(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,7 +328,7 @@ async def test_an_outage_of_the_database_does_not_stop_a_push(servers: Servers) 
     report, failures = servers.store.report, 3
     sending, over = asyncio.Event(), asyncio.Event()
 
-    async def fail(*arguments: Any, **named: Any) -> Push | None:
+    async def fail(*arguments: Any, **named: Any) -> bool | None:
         nonlocal failures
         if sending.is_set() and failures:
             failures -= 1
@@ -370,7 +388,8 @@ async def test_a_server_that_slept_goes_on_with_its_own_push_once(servers: Serve
         await sending.wait()
         later = now() + timedelta(minutes=1)
         # As if nothing had been reported since.
-        assert await servers.store.report("push1", "one", later, now() - timedelta(seconds=1))
+        past = now() - timedelta(seconds=1)
+        assert await servers.store.report("push1", "one", later, past) is not None
         await asyncio.sleep(0.2)
         over.set()
         push = await servers.ended()

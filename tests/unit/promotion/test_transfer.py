@@ -211,6 +211,21 @@ async def test_a_tag_that_names_it_is_not_set_again(
     assert [name for name, _, _ in there.calls if name in ("send", "put")] == ["send"]
 
 
+async def test_a_tag_that_somebody_moves_meanwhile_is_set_again(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image, other, app = images.image("a"), images.image("b"), place("r.io/app")
+    await run(images, there, told, push(image.digest, "r.io/app:1"))
+
+    async def move(name: str, where: Place) -> None:
+        if name == "send":
+            there.manifests[app, "1"] = other.body
+
+    there.before = move
+    await run(images, there, told, push(image.digest, "r.io/app:1", "s.io/app:1"))
+    assert there.manifests[app, "1"] == image.body
+
+
 async def test_several_tags_of_one_repository_get_each_blob_once(
     images: Images, there: MemoryRegistries, told: Told
 ) -> None:
@@ -366,4 +381,32 @@ async def test_referrers_go_before_the_tag_and_are_listed_where_the_registry_doe
     assert all(entry["artifactType"] for entry in listed["manifests"])
     assert there.manifests[app, "1"] == image.body
     puts = [reference for name, _, reference in there.calls if name == "put"]
-    assert puts[-1] == "1"
+    assert puts.index("1") > puts.index(str(signature.digest))
+    # As where a push broke off between the two.
+    there.manifests.pop((app, f"sha256-{image.digest.hex}"))
+    await run(images, there, told, what)
+    assert (
+        there.manifests[app, f"sha256-{image.digest.hex}"]
+        == json.dumps(listed, separators=(",", ":")).encode()
+    )
+
+
+async def test_a_list_of_referrers_that_does_not_say_what_it_is_is_added_to(
+    images: Images, there: MemoryRegistries, told: Told
+) -> None:
+    image, there.lists_referrers = images.image("a"), False
+    sbom, app = images.referrer("sbom", image.digest), place("r.io/app")
+    tag = f"sha256-{image.digest.hex}"
+    entry = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 5}
+    theirs = {**entry, "digest": str(Digest.of(b"their signature"))}
+    listed = {"schemaVersion": 2, "manifests": [theirs]}
+    there.manifests[app, tag] = json.dumps(listed).encode()
+    what = push(image.digest, "r.io/app:1", with_referrers=True)
+    await run(images, there, told, what)
+    digests = [one["digest"] for one in json.loads(there.manifests[app, tag])["manifests"]]
+    assert digests == [theirs["digest"], str(sbom.digest)]
+    # What is no list is somebody's.
+    there.manifests[app, tag] = b"[]"
+    with pytest.raises(RegistryRefused, match="no list of referrers"):
+        await run(images, there, told, what)
+    assert there.manifests[app, tag] == b"[]"

@@ -33,6 +33,7 @@ class PushWorld:
             self.authorizations,
             self.world.address,
             self.world.clock,
+            "a server",
             MOST_LIVE,
         )
 

@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
 from layover.oci.digest import Digest
+from layover.promotion.models import Authorization
 from layover.redaction import redact
 
 MAX_ERROR_BYTES = 64 * 1024
@@ -36,6 +37,8 @@ class Answer:
     body: bytes = b""
     is_cut: bool = False
     """Whether there was more of the body."""
+    shown: Authorization | None = field(default=None, repr=False)
+    """What it was shown, which is not to be told."""
 
     @property
     def is_success(self) -> bool:
@@ -50,12 +53,18 @@ class Answer:
         """
         if self.is_foreign:
             return ""
-        return cleaned(_message(self.headers.get("content-type", ""), self.body))
+        message = _message(self.headers.get("content-type", ""), self.body)
+        return "" if self._has_secret(message) else cleaned(message)
 
     @property
     def digest(self) -> str:
         """`Docker-Content-Digest`, empty without."""
-        return str(self.headers.get("docker-content-digest", "")).strip()
+        text = str(self.headers.get("docker-content-digest", "")).strip()
+        return "" if self._has_secret(text) else text
+
+    def _has_secret(self, text: str) -> bool:
+        """Whether a registry says back what it was shown, as some do for debugging."""
+        return self.shown is not None and any(secret in text for secret in self.shown.secrets)
 
     def denies(self, digest: Digest) -> bool:
         """Whether it says that it has something else than what `digest` names."""

@@ -169,7 +169,9 @@ class Requests:
             response, read, is_cut = await self._exchange(
                 place, method, url, sent, content, body, max_bytes, answer_seconds
             )
-            answer = Answer(response.status_code, response.headers, url, is_foreign, read, is_cut)
+            answer = Answer(
+                response.status_code, response.headers, url, is_foreign, read, is_cut, shown
+            )
             self._judge(place, answer, shown)
             is_read = method in ("GET", "HEAD")
             if answer.status not in (_REDIRECTS if is_read else _REDIRECTS_OF_ALL):

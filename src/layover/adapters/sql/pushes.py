@@ -45,6 +45,7 @@ from layover.promotion.ports import Claim
 LONGEST_LEASE = timedelta(minutes=10)
 
 _QUEUED, _RUNNING = PushStatus.QUEUED.value, PushStatus.RUNNING.value
+_ARRIVED = (TransferState.SENT, TransferState.MOUNTED)
 _IS_LIVE = pushes.c.status.in_([_QUEUED, _RUNNING])
 
 _CLAIMED = pushes.c.id, pushes.c.status, pushes.c.started_at, pushes.c.takeovers
@@ -71,7 +72,14 @@ class SqlPushStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, push: Push, most_live: int) -> None:
+    async def add(
+        self,
+        push: Push,
+        most_live: int,
+        *,
+        holder: str | None = None,
+        until: datetime | None = None,
+    ) -> None:
         live = select(func.count()).where(pushes.c.project_id == push.project_id, _IS_LIVE)
         statement = insert(pushes).values(
             id=push.id,
@@ -93,6 +101,8 @@ class SqlPushStore:
             digest=str(push.digest) if push.digest else None,
             waits_for=_places_text(push.waits_for),
             canceled_at=push.created_at if push.is_canceled else None,
+            holder=holder,
+            leased_until=until,
             takeovers=0,
         )
 
@@ -139,7 +149,7 @@ class SqlPushStore:
     async def claim(
         self, holder: str, now: datetime, until: datetime, most_of_project: int
     ) -> Claim | None:
-        queries = _left_by_servers(now), _next_queued(most_of_project)
+        queries = _left_by_servers(now), _next_queued(holder, now, most_of_project)
 
         def find(connection: Connection) -> Row[Any] | None:
             # What somebody waits for already comes before what has not begun.
@@ -181,27 +191,25 @@ class SqlPushStore:
         now: datetime,
         until: datetime,
         *,
-        transfers: Sequence[Transfer] | None = None,
+        transfers: Sequence[Transfer] = (),
         digest: Digest | None = None,
         waits_for: Collection[Place] | None = None,
-    ) -> Push | None:
+    ) -> bool | None:
         values: dict[str, object] = {"leased_until": _bounded(until, now)}
         if digest is not None:
             values["digest"] = str(digest)
         if waits_for is not None:
             values["waits_for"] = _places_text(waits_for)
+        if any(one.state in _ARRIVED for one in transfers):
+            values["takeovers"] = 0
 
-        def work(connection: Connection) -> bool:
-            if not _change_held(connection, push_id, holder, values):
-                return False
-            _put_transfers(connection, push_id, transfers or ())
-            return True
+        def work(connection: Connection) -> bool | None:
+            changed = _change_held(connection, push_id, holder, values)
+            if changed is not None:
+                _put_transfers(connection, push_id, transfers)
+            return None if changed is None else changed.canceled_at is not None
 
-        if not await self._database.write(work):
-            return None
-        # Read behind it: on PostgreSQL a transaction that reads hundreds of rows beside those that
-        # others write would meet theirs, and be done again.
-        return await self.find(push_id)
+        return await self._database.write(work)
 
     async def end(
         self, push_id: str, holder: str, status: PushStatus, error: str | None, now: datetime
@@ -210,7 +218,7 @@ class SqlPushStore:
         values = {"status": status.value, "error": error, **_ended(now)}
 
         def work(connection: Connection) -> bool:
-            if not _change_held(connection, push_id, holder, values):
+            if _change_held(connection, push_id, holder, values) is None:
                 return False
             _forget_sealed(connection, [push_id])
             return True
@@ -283,24 +291,15 @@ def uncanceled_pushes(project_id: str) -> Select[Any]:
 
 def _left_by_servers(now: datetime) -> Select[Any]:
     """The oldest push that runs and that no server works on."""
-    leased_until = pushes.c.leased_until
     return (
         select(*_CLAIMED)
-        .where(
-            pushes.c.status == _RUNNING,
-            or_(
-                leased_until.is_(None),
-                leased_until <= now,
-                # Leased before the clock was set back.
-                leased_until > now + LONGEST_LEASE,
-            ),
-        )
+        .where(pushes.c.status == _RUNNING, _is_free(now))
         .order_by(pushes.c.created_at, pushes.c.id)
         .limit(1)
     )
 
 
-def _next_queued(most_of_project: int) -> Select[Any]:
+def _next_queued(holder: str, now: datetime, most_of_project: int) -> Select[Any]:
     full = (
         select(pushes.c.project_id)
         .where(pushes.c.status == _RUNNING)
@@ -309,10 +308,20 @@ def _next_queued(most_of_project: int) -> Select[Any]:
     )
     return (
         select(*_CLAIMED)
-        .where(pushes.c.status == _QUEUED, pushes.c.project_id.not_in(full))
+        .where(
+            pushes.c.status == _QUEUED,
+            pushes.c.project_id.not_in(full),
+            or_(pushes.c.holder == holder, _is_free(now)),
+        )
         .order_by(pushes.c.created_at, pushes.c.id)
         .limit(1)
     )
+
+
+def _is_free(now: datetime) -> ColumnElement[bool]:
+    leased_until = pushes.c.leased_until
+    # The last of these was leased before the clock was set back.
+    return or_(leased_until.is_(None), leased_until <= now, leased_until > now + LONGEST_LEASE)
 
 
 def _bounded(until: datetime, now: datetime) -> datetime:
@@ -323,10 +332,13 @@ def _ended(now: datetime) -> dict[str, object]:
     return {"finished_at": now, "waits_for": "[]", "holder": None, "leased_until": None}
 
 
-def _change_held(connection: Connection, push_id: str, holder: str, values: dict[str, Any]) -> bool:
-    """Change the push's row if it is the holder's; otherwise nothing."""
+def _change_held(
+    connection: Connection, push_id: str, holder: str, values: dict[str, Any]
+) -> Row[Any] | None:
+    """Change the push's row if it is the holder's, and return it in part; otherwise None."""
     held = and_(pushes.c.id == push_id, pushes.c.holder == holder, pushes.c.status == _RUNNING)
-    return connection.execute(update(pushes).where(held).values(values)).rowcount == 1
+    changed = update(pushes).where(held).values(values).returning(pushes.c.canceled_at)
+    return connection.execute(changed).first()
 
 
 def _forget_sealed(connection: Connection, push_ids: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from layover.adapters.registries.answers import Answer, cleaned, read_bounded
 from layover.oci.digest import Digest
+from layover.promotion.models import Authorization, AuthorizationScheme
 
 ASKED = httpx.URL("https://registry.test/v2/acme/app/blobs/uploads/")
 
@@ -51,6 +52,26 @@ def test_a_secret_that_a_registry_repeats_is_not_told() -> None:
     told = answer(body).told
     assert "abcdef" not in told
     assert told.startswith("UNAUTHORIZED: bad header")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "secret", "echoed"),
+    [
+        (AuthorizationScheme.BEARER, "ghp_token", "ghp_token"),
+        (AuthorizationScheme.BASIC, "YW5uOnA0c3M6dw==", "YW5uOnA0c3M6dw=="),
+        (AuthorizationScheme.BASIC, "YW5uOnA0c3M6dw==", "p4ss:w"),
+    ],
+)
+def test_what_a_registry_was_shown_is_told_to_nobody(
+    scheme: AuthorizationScheme, secret: str, echoed: str
+) -> None:
+    body = json.dumps({"errors": [{"code": "DENIED", "message": f"no {echoed} here"}]}).encode()
+    headers = httpx.Headers({"docker-content-digest": f"sha256:{echoed}"})
+    shown = Authorization(scheme, secret)
+    said = Answer(403, headers, ASKED, is_foreign=False, body=body, shown=shown)
+    assert (said.told, said.digest) == ("", "")
+    other = Answer(403, headers, ASKED, is_foreign=False, body=body)
+    assert other.told.startswith("DENIED: no ") and other.digest
 
 
 def test_nothing_of_another_host_is_told() -> None:
