@@ -1,6 +1,8 @@
 """What every RetentionStore and the collector on it do: what is over goes, and nothing else."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -26,6 +28,8 @@ from layover.oci.names import Reference, Tag
 from layover.registry.blobs import BlobService
 from layover.registry.manifests import Audience, ManifestService
 from layover.registry.models import BlobUnknown, ManifestBlobUnknown, ManifestUnknown
+from layover.registry.uploads import UploadService
+from layover.retention import collector
 from layover.retention.collector import Collector
 from layover.retention.models import Kind
 from layover.retention.receipts import ReceiptService
@@ -39,6 +43,7 @@ from tests.stores import (
     descriptor,
     image,
     index,
+    pieces,
     push_image,
     put_manifest,
 )
@@ -347,3 +352,54 @@ async def test_a_collected_build_leaves_a_signed_receipt(world: World) -> None:
     }
     assert document["freed_bytes"] == len(body) + len(b"own")
     assert document["reason"] == "deleted"
+
+
+async def test_a_push_whose_last_layer_takes_long_keeps_its_first(world: World) -> None:
+    uploads = UploadService(
+        world.stores.uploads, world.stores.blobs, world.clock, timedelta(hours=24), LEASE
+    )
+    for content in (b"{}", b"small"):
+        await uploads.push(REPOSITORY, Digest.of(content), pieces(content))
+    await uploads.push(SIBLING, Digest.of(b"nobody's"), pieces(b"nobody's"))
+    ends = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"large"
+        await ends.wait()
+
+    pushing = asyncio.create_task(uploads.push(REPOSITORY, Digest.of(b"large"), slow()))
+    for _ in range(30):
+        await asyncio.sleep(0.01)
+        world.clock.pass_by(LEASE / 10)
+        await uploads.clean_up()
+        await world.collect()
+    ends.set()
+    await pushing
+    assert await world.shows_blob(Digest.of(b"small"))
+    body = image(b"small", b"large")
+    await put_manifest(world.stores, REPOSITORY, body, "v1", now=world.clock.now)
+    assert await world.shows(Tag("v1"))
+    # What nobody goes on with is gone after the lease.
+    assert await world.objects() == 3
+
+
+async def test_what_cannot_be_removed_keeps_nothing_else_from_going(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(7):
+        await push_image(world.stores, REPOSITORY, f"layer {number}".encode(), tag="v1")
+    world.clock.pass_by(RETENTION)
+    monkeypatch.setattr(collector, "_BATCH", 2)
+    delete, stuck = world.stores.blobs.delete, set[str]()
+
+    async def refuse_some(keys: Collection[str]) -> frozenset[str]:
+        if not stuck:
+            stuck.update(keys)
+        return await delete(set(keys) - stuck)
+
+    monkeypatch.setattr(world.stores.blobs, "delete", refuse_some)
+    await world.collect()
+    assert await world.objects() == len(stuck) == 2
+    monkeypatch.setattr(world.stores.blobs, "delete", delete)
+    await world.collect()
+    assert await world.objects() == 0

@@ -177,7 +177,7 @@ async def collect(stores: Stores, clock: Clock, seed: int) -> None:
             while await step(clock(), random_.randint(1, 4)):
                 if random_.random() < 0.2:
                     break
-        doomed = await retention.doomed(random_.randint(1, 10))
+        doomed = await retention.doomed("", random_.randint(1, 10))
         await stores.blobs.delete([one.key for one in doomed])
         if random_.random() < 0.8:
             await retention.forget_doomed([one.key for one in doomed])

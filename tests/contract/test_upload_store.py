@@ -169,8 +169,8 @@ async def test_a_session_that_is_gone_records_nothing(store: UploadStore) -> Non
 async def test_sessions_are_renewed_together(store: UploadStore) -> None:
     for upload_id in ("one", "two"):
         await session(store, upload_id)
-    await store.renew_uploads(["one", "unknown"], NOW + 2 * HOUR)
-    await store.renew_uploads([], NOW + 2 * HOUR)
+    await store.renew_uploads(["one", "unknown"], NOW, NOW + 2 * HOUR, LEASE)
+    await store.renew_uploads([], NOW, NOW + 2 * HOUR, LEASE)
     assert await store.live_uploads(NOW + HOUR) == {"one"}
 
 
@@ -179,7 +179,7 @@ async def test_a_session_that_expired_is_told_from_one_that_was_gone_on_with(
 ) -> None:
     await session(store, "old", "data/ol/one", "data/ol/two")
     await session(store, "live", "data/li/live")
-    await store.renew_uploads(["live"], NOW + 2 * HOUR)
+    await store.renew_uploads(["live"], NOW, NOW + 2 * HOUR, LEASE)
     assert await store.expired_uploads(NOW + HOUR) == {"old"}
     assert await store.live_uploads(NOW + HOUR) == {"live"}
     assert await store.find_places("old") == {"data/ol/one", "data/ol/two"}
@@ -387,6 +387,6 @@ async def test_a_reservation_that_nobody_renews_is_let_go_of(
     for upload_id in ("old", "live"):
         await session(store, upload_id)
         await store.reserve(upload_id, 10)
-    await store.renew_uploads(["live"], NOW + 2 * HOUR)
+    await store.renew_uploads(["live"], NOW, NOW + 2 * HOUR, LEASE)
     await store.release_reservations(NOW + 2 * HOUR)
     assert await used(stores) == 10

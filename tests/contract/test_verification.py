@@ -178,7 +178,7 @@ async def test_nothing_is_found_and_nothing_mended_at_any_step_of_a_collection(
     ):
         while await step(now, 1):
             assert await found(stores, now, repair=True) == []
-    doomed = await store.doomed(100)
+    doomed = await store.doomed("", 100)
     assert doomed
     for one in doomed:
         await stores.blobs.delete([one.key])

@@ -20,7 +20,7 @@ from layover.cli.buildx.command import (
 )
 from layover.cli.buildx.locate import find_buildx
 from layover.cli.buildx.process import capture, replace_process, spool_stdin
-from layover.cli.buildx.workspace import Workspace
+from layover.cli.buildx.workspace import Workspace, without_own_secrets
 from layover.cli.errors import WrongUsage
 from layover.cli.options import environment, run
 from layover.rpc.depot.cli.v1 import build_pb as wire
@@ -121,7 +121,7 @@ def command(ctx: click.Context, arguments: tuple[str, ...]) -> int:
     env = environment()
     buildx = find_buildx(env)
     if line.only_tells:
-        replace_process(buildx, ["bake", *line.whole], env)
+        replace_process(buildx, ["bake", *line.whole], without_own_secrets(env, line.whole))
     server, project_id = line.own.find(Path())
     stdin = spool_stdin() if line.reads_stdin else None
     definition = None if line.is_remote else run(_resolve(buildx, line, env, stdin))
@@ -171,7 +171,7 @@ async def _resolve(
     printed = await capture(
         buildx,
         ["bake", "--print", "--progress=quiet", *line.whole],
-        env,
+        without_own_secrets(env, line.whole),
         what="read the bake file",
         stdin=stdin,
     )

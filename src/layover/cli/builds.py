@@ -19,7 +19,18 @@ from layover.cli.options import (
     run,
     server_options,
 )
-from layover.cli.output import Column, Row, as_csv, left, print_rows, rfc3339, size, span
+from layover.cli.output import (
+    Column,
+    Row,
+    as_csv,
+    left,
+    print_rows,
+    printable,
+    printable_lines,
+    rfc3339,
+    size,
+    span,
+)
 from layover.client.address import Server
 from layover.client.api import Client
 from layover.client.errors import ClientError
@@ -205,7 +216,8 @@ async def _print_log(server: Server, build_id: str) -> None:
             if part.step_digest != last:
                 if not at_line_start:
                     click.echo()
-                click.echo(click.style(f"=> {names.get(part.step_digest, 'step')}", bold=True))
+                name = printable(names.get(part.step_digest, "step"))
+                click.echo(click.style(f"=> {name}", bold=True))
                 last = part.step_digest
             click.echo(part.message.decode(errors="replace"), nl=False)
             at_line_start = part.message.endswith(b"\n")
@@ -268,14 +280,14 @@ def _print(details: GetBuildResponse) -> None:
         facts.append(("", image.digest))
     for name, value in facts:
         if value:
-            click.echo(f"{name:<10}{value}")
+            click.echo(f"{name:<10}{printable_lines(value)}")
     if details.steps:
         click.echo("\nSteps:")
         for step in details.steps:
             click.echo(_step_line(step))
     for dockerfile in details.dockerfiles:
         title = " ".join(part for part in (dockerfile.target, dockerfile.filename) if part)
-        click.echo(f"\n{title or 'Dockerfile'}:\n{_indented(dockerfile.contents)}")
+        click.echo(f"\n{printable(title) or 'Dockerfile'}:\n{_indented(dockerfile.contents)}")
 
 
 def _expiry(build: Build, shown: str) -> str:
@@ -327,9 +339,9 @@ def _step_line(step: Step) -> str:
         mark = span(completed - started)
     else:
         mark = "-"
-    line = f"  {mark:>8}  {step.name}"
-    return f"{line}\n            {step.error}" if step.error else line
+    line = f"  {mark:>8}  {printable(step.name)}"
+    return f"{line}\n            {printable_lines(step.error)}" if step.error else line
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
+    return "\n".join(f"  {line}" for line in printable_lines(text).splitlines())

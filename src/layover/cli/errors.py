@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 
+from layover.cli.output import printable_lines
 from layover.client.address import InvalidAddress, InvalidToken
 from layover.client.choices import NoProject, NoServer, NoToken
 from layover.client.errors import (
@@ -98,7 +99,9 @@ def exit_code(error: LayoverError) -> int:
 def explain(error: LayoverError) -> str:
     """The error and what to try next, for a terminal."""
     hint = next((HINTS[kind] for kind in type(error).__mro__ if kind in HINTS), "")
-    return f"error: {redact(str(error))}" + (f"\n{hint}" if hint else "")
+    # Servers and registries wrote a part of it.
+    told = printable_lines(redact(str(error)))
+    return f"error: {told}" + (f"\n{hint}" if hint else "")
 
 
 def explain_bug(error: BaseException, *, debug: bool) -> str:

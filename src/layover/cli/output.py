@@ -73,7 +73,7 @@ def _print_table(shown: Sequence[Mapping[str, str]], columns: Sequence[Column]) 
             no_wrap=column.field == "id",
         )
     for row in shown:
-        table.add_row(*(row.get(column.field, "") for column in columns))
+        table.add_row(*(printable(row.get(column.field, "")) for column in columns))
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         # A pipe has no width: a table there is not folded.
@@ -148,3 +148,8 @@ def rfc3339(when: datetime | None) -> str | None:
 def printable(text: str) -> str:
     """A text of the server's for a terminal: whatever it sends, nothing of it drives that."""
     return "".join(each if each.isprintable() else "\ufffd" for each in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same of a text of several lines, which may have tabs."""
+    return "\n".join(printable(line.expandtabs()) for line in text.splitlines())

@@ -62,7 +62,7 @@ class Passwords:
             try:
                 found = self._hasher.verify(
                     encoded or self._nobodys,
-                    _normal(password[: MAX_LENGTH + 1]).encode(errors="replace"),
+                    _normal(password)[: MAX_LENGTH + 1].encode(errors="replace"),
                 )
             except (Argon2Error, InvalidHashError):
                 return False

@@ -306,6 +306,9 @@ class IdentityService:
         secret = new_secret()
         now = self._now()
         is_foreign = creator.kind is TokenKind.CI
+        if is_foreign and principal.kind is not TokenKind.BUILD:
+            # No token made it, to end with: it lives no longer than what an ID token is traded for.
+            lifetime = TRADED_LIFETIME if lifetime is None else min(lifetime, TRADED_LIFETIME)
         made_by_token = creator.user_id is None and not is_foreign
         await self._store.add_token(
             NewToken(

@@ -104,8 +104,11 @@ class UploadStore(Protocol):
         """Record a new session. Raises QuotaExceeded when its project may take nothing more."""
         ...
 
-    async def reserve(self, upload_id: str, more_bytes: int) -> int | None:
-        """Count what a request of the session will bring for its project's quota.
+    async def reserve(
+        self, upload_id: str, more_bytes: int, *, is_anew: bool = False
+    ) -> int | None:
+        """Count what a request of the session will bring for its project's quota; `is_anew` in
+        place of what an earlier request announced, which is over.
 
         It counts until the session is resized or ends. Returns how many bytes are left then,
         None without a limit. Raises UploadUnknown, QuotaExceeded.
@@ -137,8 +140,12 @@ class UploadStore(Protocol):
         """
         ...
 
-    async def renew_uploads(self, upload_ids: Collection[str], expires_at: datetime) -> None:
-        """Let those of the sessions that there are expire at `expires_at`."""
+    async def renew_uploads(
+        self, upload_ids: Collection[str], now: datetime, expires_at: datetime, lease: timedelta
+    ) -> None:
+        """Let those of the sessions that there are expire at `expires_at`, and lease anew what
+        their repositories were brought already and no manifest names: it belongs to a push whose
+        last layer takes its time."""
         ...
 
     async def find_bytes(self, digest: Digest) -> StoredBlob | None:

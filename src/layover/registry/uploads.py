@@ -24,6 +24,7 @@ from layover.oci.digest import Digest, Hash, new_hash
 from layover.oci.names import RepositoryName
 from layover.registry.models import (
     DigestMismatch,
+    Part,
     QuotaExceeded,
     StoredBlob,
     Upload,
@@ -88,7 +89,7 @@ class UploadService:
         self._store, self._blobs, self._now = store, blobs, now
         self._lifetime, self._lease, self._busy_patience = lifetime, lease, busy_patience
         # How far each session of this process has been hashed, and with what result so far.
-        self._hashes: dict[str, tuple[int, Hash]] = {}
+        self._hashes: dict[str, tuple[tuple[Part, ...], Hash]] = {}
         # By repository too: a session that is another project's is unknown there, never busy.
         self._locks: WeakValueDictionary[tuple[RepositoryName, str], asyncio.Lock] = (
             WeakValueDictionary()
@@ -172,15 +173,22 @@ class UploadService:
             if is_truncated:
                 await self._record(before, upload)
                 raise UploadTruncated
-            # Bytes first, row second: a crash in between leaves bytes that nobody sees. The
-            # other order promises a digest that we cannot serve.
-            key, actual = await self._or_end(upload.id, self._publish(upload, digest.algorithm))
-            if actual != digest:
-                await self._end(upload_id)
-                raise DigestMismatch(digest, actual)
-            blob = StoredBlob(digest, upload.size_bytes, key)
-            await self._or_end(upload_id, self._link(before, blob))
-            self._hashes.pop(upload_id, None)
+            written = {part.key for part in upload.parts}
+            try:
+                # Bytes first, row second: a crash in between leaves bytes that nobody sees. The
+                # other order promises a digest that we cannot serve.
+                key, actual = await self._or_end(upload.id, self._publish(upload, digest.algorithm))
+                written.add(key)
+                if actual != digest:
+                    await self._end(upload_id)
+                    raise DigestMismatch(digest, actual)
+                blob = StoredBlob(digest, upload.size_bytes, key)
+                await self._or_end(upload_id, self._link(before, blob))
+            except (UploadUnknown, UploadBusy, UploadOutOfOrder, DigestMismatch):
+                await self._discard(before, written)
+                raise
+            finally:
+                self._hashes.pop(upload_id, None)
         _log.info(
             "blob_committed",
             repository=str(repository),
@@ -199,7 +207,7 @@ class UploadService:
         now = self._now()
         # However short a session's life is, it goes on while a request is writing to it.
         busy = [upload_id for (_, upload_id), lock in self._locks.items() if lock.locked()]
-        await self._store.renew_uploads(busy, now + self._lifetime)
+        await self._store.renew_uploads(busy, now, now + self._lifetime, self._lease)
         await self._store.release_reservations(now + self._lifetime - _STALE)
         keys = 0
         for upload_id in await self._store.expired_uploads(now):
@@ -226,7 +234,7 @@ class UploadService:
             if length:
                 # Before anything is stored. What was announced and does not come is let go of
                 # where the session is resized.
-                await self._or_end(upload.id, self._store.reserve(upload.id, length))
+                await self._or_end(upload.id, self._store.reserve(upload.id, length, is_anew=True))
             chunks = self._reserved(upload.id, chunks, length or 0)
         hash_ = self._hash(upload, algorithm)
         content = Truncatable(chunks)
@@ -245,7 +253,7 @@ class UploadService:
             expires_at=self._now() + self._lifetime,
         )
         if hash_ is not None:
-            self._hashes[upload.id] = (received.size_bytes, hash_)
+            self._hashes[upload.id] = (received.parts, hash_)
         elif received.size_bytes == upload.size_bytes:
             received = replace(received, digest=upload.digest)
         return received, content.is_truncated
@@ -254,16 +262,17 @@ class UploadService:
         self, upload_id: str, chunks: AsyncIterator[bytes], room: int
     ) -> AsyncIterator[bytes]:
         """`chunks`, with what comes beyond `room` reserved step by step."""
-        step = _FIRST_STEP_BYTES
+        step, is_anew = _FIRST_STEP_BYTES, not room
         async for chunk in chunks:
             if len(chunk) > room:
                 needed = len(chunk) - room
+                more = max(needed, step)
                 try:
-                    left = await self._store.reserve(upload_id, max(needed, step))
-                    room += max(needed, step)
+                    left = await self._store.reserve(upload_id, more, is_anew=is_anew)
                 except QuotaExceeded:
-                    left = await self._store.reserve(upload_id, needed)
-                    room += needed
+                    more = needed
+                    left = await self._store.reserve(upload_id, more, is_anew=is_anew)
+                room, is_anew = room + more, False
                 # The more is left, the less often it is asked; the less is left, the less
                 # one upload keeps from others that it may not need.
                 step = _STEP_BYTES if left is None else min(_STEP_BYTES, left // 64)
@@ -285,21 +294,18 @@ class UploadService:
             raise
         except (UploadUnknown, UploadBusy, UploadOutOfOrder):
             self._hashes.pop(before.id, None)
-            # Another request was first. Where there is one place alone it is the other's, too.
-            if not self._blobs.grows_in_place:
-                await self._delete(
-                    {part.key for part in after.parts} - {part.key for part in before.parts}
-                )
+            await self._discard(before, {part.key for part in after.parts})
             raise
         await self._delete(superseded)
 
     def _hash(self, upload: Upload, algorithm: str) -> Hash | None:
         """The hash to go on with; None when the bytes so far were not hashed here."""
         # Taken out: a request that fails half-way leaves no hash that disagrees with the bytes.
-        size_bytes, hash_ = self._hashes.pop(upload.id, (0, None))
+        parts, hash_ = self._hashes.pop(upload.id, ((), None))
         if upload.size_bytes == 0:
             return new_hash(algorithm)
-        return hash_ if size_bytes == upload.size_bytes else None
+        # Of these very parts: another server's, of the same length, are other bytes.
+        return hash_ if parts == upload.parts else None
 
     async def _publish(self, upload: Upload, algorithm: str) -> tuple[str, Digest]:
         """Make the session's bytes durable under one key; return it and their digest."""
@@ -353,6 +359,12 @@ class UploadService:
         if removes:
             await self._delete(keys)
         return len(keys)
+
+    async def _discard(self, before: Upload, written: Collection[str]) -> None:
+        """Remove what a request wrote when another one was first, which may have ended the session:
+        nothing names it then. Where there is one place alone it is the other's, too."""
+        if not self._blobs.grows_in_place:
+            await self._delete(set(written) - {part.key for part in before.parts})
 
     async def _delete(self, keys: Collection[str]) -> None:
         """Give space back at once, which the collector does in the end."""

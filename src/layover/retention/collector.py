@@ -111,16 +111,18 @@ class Collector:
         await asyncio.sleep(min(rest, _LONGEST_REST_SECONDS))
 
     async def _remove_bytes(self) -> None:
+        after = ""
         while await self._lease():
             began = self._elapsed()
-            doomed = await self._store.doomed(_BATCH)
+            doomed = await self._store.doomed(after, _BATCH)
             removed = await self._blobs.delete([one.key for one in doomed])
             if removed:
                 await self._store.forget_doomed(removed)
                 _log.info("bytes_removed", objects=len(removed))
-            if len(removed) < _BATCH:
-                # None left, or some that cannot be removed now: the next time they can.
+            if len(doomed) < _BATCH:
                 return
+            # What cannot be removed now keeps the rest from nothing: the next time perhaps it can.
+            after = doomed[-1].key
             await self._rest_from(began)
 
     async def _lease(self) -> bool:

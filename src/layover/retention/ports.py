@@ -40,8 +40,8 @@ class RetentionStore(Protocol):
         bytes of a blob without a link are doomed. Returns how many links were looked at."""
         ...
 
-    async def doomed(self, limit: int) -> list[Doomed]:
-        """Bytes to remove."""
+    async def doomed(self, after: str, limit: int) -> list[Doomed]:
+        """Bytes to remove, by their keys, from behind the key `after`."""
         ...
 
     async def forget_doomed(self, keys: Collection[str]) -> None:

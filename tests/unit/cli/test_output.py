@@ -10,7 +10,18 @@ from protobuf.wkt import Timestamp
 
 from layover.cli import picker
 from layover.cli.build_rows import COLUMNS, build_row, builds_csv, is_saved, shown_row
-from layover.cli.output import age, as_csv, left, print_rows, rfc3339, size, span
+from layover.cli.errors import explain
+from layover.cli.output import (
+    age,
+    as_csv,
+    left,
+    print_rows,
+    printable_lines,
+    rfc3339,
+    size,
+    span,
+)
+from layover.client.errors import RequestRefused
 from layover.rpc.layover.v1.builds_pb import Build, BuildStatus
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -160,3 +171,15 @@ def test_csv_is_read_back(values: list[str]) -> None:
     read = list(csv.DictReader(io.StringIO(as_csv(rows), newline="")))
     assert [row["id"] for row in read] == values
     assert {row["d"] for row in read} == {"true"}
+
+
+def test_what_a_server_says_drives_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    escape = "\x1b]52;c;aGk=\x1b\\"
+    found = build(tags=[f"app:{escape}"])
+    print_rows([], [shown_row(found, NOW)], COLUMNS, "table")
+    print(explain(RequestRefused(f"the build failed: {escape}\nsecond line")))
+    print(printable_lines(f"a\tb{escape}\nc"))
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert "\nsecond line" in told
+    assert "\nc" in told

@@ -54,6 +54,12 @@ async def test_a_password_is_the_same_on_every_keyboard(passwords: Passwords) ->
     assert await passwords.verify(encoded, unicodedata.normalize("NFD", composed))
 
 
+async def test_a_password_is_as_long_as_it_reads(passwords: Passwords) -> None:
+    syllables = "각난닫" * 40
+    encoded = await passwords.hash(syllables)
+    assert await passwords.verify(encoded, unicodedata.normalize("NFD", syllables))
+
+
 @pytest.mark.parametrize(
     "password", ["", "elevenchars", "a" * 257, "abababababab", "x" * 12, "a\0b" * 5, "a\nb" * 5]
 )

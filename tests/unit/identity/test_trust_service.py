@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from layover.adapters.issuer_keys import HttpIssuerKeys
+from layover.adapters.sql.tokens import SqlTokenStore
 from layover.adapters.sql.trust import SqlTrustStore
 from layover.identity.access import Action, may
 from layover.identity.models import (
@@ -361,6 +362,25 @@ async def test_what_an_id_token_made_itself_ends_with_its_policy(trust: Trust) -
     await trust.service.delete_policy(OWNER, "mine", policy.id)
     with pytest.raises(Unauthenticated):
         await trust.identity.authenticate(pull)
+
+
+async def test_what_an_id_token_made_itself_lives_for_an_hour_at_most(
+    trust: Trust, stores: Stores
+) -> None:
+    await trust.policy()
+    caller = await trust.service.authenticate(trust.job())
+    project = await trust.project()
+    made = Principal("", TokenKind.PULL, project.organization_id, project_id=project.id)
+    for asked, got in (
+        (timedelta(days=365), timedelta(hours=1)),
+        (timedelta(minutes=5), timedelta(minutes=5)),
+    ):
+        token_id, _ = await trust.identity.issue(
+            made, "a test's", asked, caller, Action.CREATE_PULL_TOKEN, project
+        )
+        token = await SqlTokenStore(stores.database).find_token(token_id, trust.clock.now)
+        assert token is not None
+        assert token.expires_at == trust.clock.now + got
 
 
 async def test_a_subject_is_told_as_one_short_line(trust: Trust) -> None:

@@ -1,6 +1,6 @@
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -334,9 +334,13 @@ async def test_a_canceled_session_gives_its_space_back(stores: Stores, clock: Cl
 
 @asynccontextmanager
 async def being_written(
-    uploads: UploadService, upload_id: str, length: int | None = None
+    uploads: UploadService,
+    upload_id: str,
+    length: int | None = None,
+    digest: Digest | None = None,
 ) -> AsyncIterator[tuple["asyncio.Task[Any]", asyncio.Event]]:
-    """A request that has begun to write to the session, and waits for its event to end."""
+    """A request that has begun to write to the session, and waits for its event to end; with a
+    digest the last one."""
     begun, ends = asyncio.Event(), asyncio.Event()
 
     async def waits() -> AsyncIterator[bytes]:
@@ -344,7 +348,13 @@ async def being_written(
         yield b"first"
         await ends.wait()
 
-    task = asyncio.create_task(uploads.append(REPOSITORY, upload_id, waits(), None, length))
+    if digest is None:
+        work: Coroutine[Any, Any, Any] = uploads.append(
+            REPOSITORY, upload_id, waits(), None, length
+        )
+    else:
+        work = uploads.finish(REPOSITORY, upload_id, digest, waits(), None, length)
+    task = asyncio.create_task(work)
     await begun.wait()
     try:
         yield task, ends
@@ -671,6 +681,22 @@ async def test_what_was_announced_and_never_came_is_let_go_of(
         assert await used(limited) == 4 + MIB // 2
 
 
+async def test_what_a_dead_server_let_in_keeps_nobody_from_going_on(
+    limited: Stores, clock: Clock
+) -> None:
+    uploads = service(limited, clock)
+    upload = await uploads.start(REPOSITORY)
+    await uploads.append(REPOSITORY, upload.id, pieces(LARGE[:MIB]), None, MIB)
+    # A server that was let in 2 MiB was killed; another one is asked for them again.
+    await limited.uploads.reserve(upload.id, 2 * MIB)
+    rest = bytes(2 * MIB)
+    await uploads.append(REPOSITORY, upload.id, pieces(rest), MIB, len(rest))
+    assert await used(limited) == 3 * MIB
+    await limited.uploads.reserve(upload.id, MIB)
+    await uploads.append(REPOSITORY, upload.id, pieces(bytes(MIB)), 3 * MIB)
+    assert await used(limited) == 4 * MIB
+
+
 # --- crashes ----------------------------------------------------------------------------------
 
 
@@ -792,6 +818,43 @@ async def test_of_two_replicas_that_write_to_a_session_one_is_too_late(
     digest = Digest.of(b"second and more")
     await one.finish(REPOSITORY, upload.id, digest, pieces(), None)
     assert await content_of(replicas, clock, digest) == b"second and more"
+    assert await stored_uploads(replicas) == set()
+
+
+async def test_what_a_request_hashed_that_was_too_late_is_no_digest_of_anothers_bytes(
+    replicas: Stores, clock: Clock
+) -> None:
+    one, two = service(replicas, clock), service(replicas, clock)
+    upload = await one.start(REPOSITORY)
+    digest = Digest.of(b"first")
+    async with being_written(one, upload.id, digest=digest) as (task, ends):
+        # Of the same length.
+        await two.append(REPOSITORY, upload.id, pieces(b"other"), None)
+        ends.set()
+        with pytest.raises(UploadOutOfOrder):
+            await task
+    with pytest.raises(DigestMismatch):
+        await one.finish(REPOSITORY, upload.id, digest, pieces(), None)
+    assert await replicas.uploads.find_bytes(digest) is None
+    assert await stored_uploads(replicas) == set()
+
+
+@pytest.mark.parametrize("ended", ["cancel", "finish"])
+async def test_a_last_request_whose_session_was_ended_meanwhile_leaves_nothing(
+    replicas: Stores, clock: Clock, ended: str
+) -> None:
+    one, two = service(replicas, clock), service(replicas, clock)
+    upload, digest = await one.start(REPOSITORY), Digest.of(b"first")
+    async with being_written(one, upload.id, digest=digest) as (task, ends):
+        if ended == "cancel":
+            await two.cancel(REPOSITORY, upload.id)
+        else:
+            await two.finish(REPOSITORY, upload.id, Digest.of(b"two"), pieces(b"two"), None)
+        # What was noted of the session is gone before anything was written there.
+        await collect(replicas)
+        ends.set()
+        with pytest.raises(UploadUnknown):
+            await task
     assert await stored_uploads(replicas) == set()
 
 

@@ -327,13 +327,16 @@ def _find_engines(binary: str) -> str:
     return found
 
 
+_NOT_ITS = (
+    *("LAYOVER_", "DEPOT_", "BUILDKITD_", "BUILDKIT_"),
+    *("AWS_", "AZURE_", "GOOGLE_", "PG"),
+)
+
+
 def _environment() -> dict[str, str]:
-    """The server's, without its settings: tokens among them are none of the daemon's business."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("LAYOVER_", "DEPOT_", "BUILDKITD_", "BUILDKIT_"))
-    }
+    """The server's, without its settings and without what opens its stores: BuildKit would have
+    whoever builds with a cache in a bucket use the server's own keys."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_ITS)}
     return {**kept, "PATH": _path()}
 
 

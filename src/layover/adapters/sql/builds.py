@@ -17,6 +17,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     select,
     tuple_,
     update,
@@ -174,9 +175,9 @@ class SqlBuildStore:
         return await self._database.write(work)
 
     async def find_buried(self, build_id: str) -> tuple[str, Gone] | None:
-        query = select(tombstones).where(
-            tombstones.c.repository == "", tombstones.c.reference == build_id
-        )
+        # As the index has it: what is bound can be anything to a planner.
+        is_build = tombstones.c.repository == literal_column("''")
+        query = select(tombstones).where(is_build, tombstones.c.reference == build_id)
         row = await self._database.read(lambda connection: connection.execute(query).first())
         return row and (row.project_id, Gone(row.reason == DELETED, row.gone_at))
 

@@ -118,8 +118,13 @@ class SqlRetentionStore:
             return 0
         return await self._database.write(lambda connection: step(connection, now, limit, []))
 
-    async def doomed(self, limit: int) -> list[Doomed]:
-        query = select(doomed_objects.c.key, doomed_objects.c.digest).limit(limit)
+    async def doomed(self, after: str, limit: int) -> list[Doomed]:
+        query = (
+            select(doomed_objects.c.key, doomed_objects.c.digest)
+            .where(doomed_objects.c.key > after)
+            .order_by(doomed_objects.c.key)
+            .limit(limit)
+        )
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [Doomed(row.key, row.digest) for row in rows]
 

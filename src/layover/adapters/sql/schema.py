@@ -382,6 +382,13 @@ tombstones = Table(
     # "expired" or "deleted".
     Column("reason", Text, nullable=False),
     Column("gone_at", Timestamp, nullable=False, index=True),
+    # A build's ID is asked for without its project.
+    Index(
+        "ix_tombstones_reference",
+        "reference",
+        sqlite_where=text("repository = ''"),
+        postgresql_where=text("repository = ''"),
+    ),
 )
 
 # What a collected build leaves: first what has to go, then what became of it, signed.

@@ -9,7 +9,19 @@ from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Update,
+    bindparam,
+    case,
+    delete,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from layover.adapters.sql.database import Database, insert_or_ignore, insert_or_ignore_all
 from layover.adapters.sql.quotas import check_quota
@@ -19,6 +31,7 @@ from layover.adapters.sql.schema import (
     doomed_objects,
     projects,
     repositories,
+    repository_blobs,
     uploads,
 )
 from layover.oci.digest import Digest
@@ -31,6 +44,25 @@ from layover.registry.models import (
     UploadOutOfOrder,
     UploadUnknown,
 )
+
+
+def _renew_links(now: datetime, until: datetime) -> Update:
+    shown_until = repository_blobs.c.shown_until
+    return (
+        update(repository_blobs)
+        .where(
+            repository_blobs.c.repository_id == bindparam("of_repository"),
+            repository_blobs.c.digest == bindparam("of_digest"),
+        )
+        .values(
+            leased_until=until,
+            check_at=until,
+            # What was over before a client heard that its bytes are there stays so.
+            shown_until=case(
+                (shown_until > now, literal(until, shown_until.type)), else_=shown_until
+            ),
+        )
+    )
 
 
 class SqlUploadStore:
@@ -70,8 +102,14 @@ class SqlUploadStore:
         row = await self._database.look_up(lambda connection: connection.execute(query).first())
         return None if row is None else _upload(row, repository)
 
-    async def reserve(self, upload_id: str, more_bytes: int) -> int | None:
+    async def reserve(
+        self, upload_id: str, more_bytes: int, *, is_anew: bool = False
+    ) -> int | None:
         def work(connection: Connection) -> int | None:
+            if is_anew:
+                connection.execute(
+                    update(uploads).where(uploads.c.id == upload_id).values(reserved_bytes=0)
+                )
             left = check_quota(connection, _project_of(connection, upload_id), more_bytes)
             connection.execute(
                 update(uploads)
@@ -115,12 +153,29 @@ class SqlUploadStore:
 
         return await self._database.write(work)
 
-    async def renew_uploads(self, upload_ids: Collection[str], expires_at: datetime) -> None:
+    async def renew_uploads(
+        self, upload_ids: Collection[str], now: datetime, expires_at: datetime, lease: timedelta
+    ) -> None:
+        # By the index of check_at, which holds what no manifest names: that is little.
+        unnamed = select(repository_blobs.c.repository_id, repository_blobs.c.digest).where(
+            repository_blobs.c.check_at > now,
+            repository_blobs.c.check_at < now + lease / 2,
+            repository_blobs.c.leased_until > now,
+        )
+
         def work(connection: Connection) -> None:
+            busy: set[int] = set()
             for part in parts(upload_ids):
-                connection.execute(
-                    update(uploads).where(uploads.c.id.in_(part)).values(expires_at=expires_at)
-                )
+                renewed = update(uploads).where(uploads.c.id.in_(part))
+                renewed = renewed.values(expires_at=expires_at).returning(uploads.c.repository_id)
+                busy.update(connection.execute(renewed).scalars())
+            brought = [
+                {"of_repository": row.repository_id, "of_digest": row.digest}
+                for row in connection.execute(unnamed)
+                if row.repository_id in busy
+            ]
+            if brought:
+                connection.execute(_renew_links(now, now + lease), brought)
 
         # Most of the time nobody uploads, and then the disk need not be woken.
         if upload_ids:

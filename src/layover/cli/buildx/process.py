@@ -57,12 +57,16 @@ class Interruption:
         self._is_stopped = False
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[object] | None = None
+        self._handled: list[signal.Signals] = []
 
     def __enter__(self) -> Self:
         self._task = asyncio.current_task()
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self.request)
+            # One that the command was started to ignore, as by nohup, is ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self.request)
+                self._handled.append(number)
         return self
 
     def __exit__(
@@ -72,7 +76,7 @@ class Interruption:
         traceback: TracebackType | None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        for number in self._handled:
             loop.remove_signal_handler(number)
 
     @property

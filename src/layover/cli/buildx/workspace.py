@@ -30,9 +30,22 @@ BUILDER_NAME = "layover"
 _REMOVED = ("BUILDX_BUILDER", "BUILDX_CONFIG", "DOCKER_CONFIG")
 
 # Layover's own secrets: no business of buildx's, unless a build's secret is taken from one.
-_OWN_SECRETS = ("LAYOVER_TOKEN", "DEPOT_TOKEN")
+_OWN_SECRETS = (
+    *("LAYOVER_TOKEN", "DEPOT_TOKEN", "LAYOVER_ID_TOKEN"),
+    *("LAYOVER_PUSH_REGISTRY_PASSWORD", "DEPOT_PUSH_REGISTRY_PASSWORD"),
+)
 
 _NODE_ID = ".buildNodeID"
+
+
+def without_own_secrets(env: Mapping[str, str], arguments: Sequence[str]) -> dict[str, str]:
+    """The environment for buildx, which lets a bake file read all of it: without Layover's own
+    secrets, unless the command line names their variable."""
+    return {
+        name: value
+        for name, value in env.items()
+        if name not in _OWN_SECRETS or any(name in argument for argument in arguments)
+    }
 
 
 class Workspace:
@@ -66,10 +79,9 @@ class Workspace:
         The token stays out of it, unless the command line names its variable, as
         `--secret id=token,env=LAYOVER_TOKEN` does.
         """
-        env = {name: value for name, value in self._env.items() if name not in _REMOVED}
-        for name in _OWN_SECRETS:
-            if not any(name in argument for argument in arguments):
-                env.pop(name, None)
+        env = without_own_secrets(self._env, arguments)
+        for name in _REMOVED:
+            env.pop(name, None)
         env["DOCKER_CONFIG"] = str(self.docker)
         env["BUILDX_CONFIG"] = str(self.buildx)
         return env

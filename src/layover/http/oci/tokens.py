@@ -13,7 +13,7 @@ from layover.http.oci.auth import CATALOG_SCOPE, Authenticator, check_user_name
 from layover.http.oci.errors import InvalidRequest
 from layover.http.oci.paths import bounded_body
 from layover.http.origin import origin
-from layover.identity.models import Principal
+from layover.identity.models import Principal, Unauthenticated
 from layover.identity.registry_tokens import CATALOG, LIFETIME, RegistryTokens, Scope
 
 _SCOPE = re.compile(
@@ -40,7 +40,11 @@ class TokenRoutes:
         if request.method == "POST":
             principal, texts = await self._form(request)
         else:
-            principal = (await self._authenticator.caller(request)).principal
+            caller = await self._authenticator.caller(request)
+            if caller.scopes is not None:
+                # What one of ours is good for, and for how long, is all that it is good for.
+                raise Unauthenticated
+            principal = caller.principal
             texts = request.query_params.getlist("scope")
         token = self._tokens.issue(principal, _scopes(texts))
         # Clients log in for each push and pull.

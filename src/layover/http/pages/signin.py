@@ -13,6 +13,7 @@ from layover.http.pages.frontend import Frontend, Visitor, see_other
 from layover.http.pages.return_to import own_path
 from layover.identity.sign_in import SignInService
 from layover.identity.sign_in_models import SignInRefused
+from layover.identity.throttle import TooManyAttempts
 
 # As the audit log has it.
 _ACTION = "login.password"
@@ -54,6 +55,11 @@ class SignInRoutes:
             await self._frontend.audit.login_refused(_ACTION, origin(), details=details)
             status = PAGE_STATUSES[SignInRefused]
             return self._page(request, return_to, status, name=name, problem=text_of(error))
+        except TooManyAttempts:
+            # Who guesses on is to be seen, too.
+            details = {"reason": "too many attempts"}
+            await self._frontend.audit.login_refused(_ACTION, origin(), details=details)
+            raise
         return await self._frontend.signed_in(see_other(return_to), secret, _ACTION)
 
     async def _out(self, request: Request) -> Response:

@@ -39,3 +39,17 @@ async def test_a_daemon_that_cannot_be_run_is_tried_again_whatever_the_reason(
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
+
+
+def test_the_daemon_knows_nothing_that_opens_the_servers_stores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secrets = (
+        *("LAYOVER_ADMIN_TOKEN", "DEPOT_TOKEN", "AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_KEY"),
+        *("GOOGLE_APPLICATION_CREDENTIALS", "PGPASSWORD"),
+    )
+    for name in (*secrets, "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "secret")
+    environment = embedded._environment()
+    assert set(secrets).isdisjoint(environment)
+    assert environment["HTTPS_PROXY"] == "secret"

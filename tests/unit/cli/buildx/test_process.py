@@ -1,4 +1,5 @@
 import asyncio
+import os
 import signal
 
 import pytest
@@ -28,3 +29,15 @@ async def test_a_stop_is_not_the_users_wish() -> None:
     interruption = Interruption()
     interruption.stop()
     assert not interruption.is_requested
+
+
+async def test_a_signal_that_is_ignored_from_the_start_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.05)
+            assert not interruption.is_requested
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -13,6 +13,7 @@ from layover.cli.buildx.workspace import (
     Workspace,
     create_commands,
     with_credentials,
+    without_own_secrets,
 )
 from layover.cli.errors import BuildxMissing
 from layover.client.buildkit import BuilderAddress
@@ -107,6 +108,16 @@ def test_the_token_is_in_no_environment_but_where_a_secret_is_made_of_it(tmp_pat
         named = workspace.environment(["--secret", "id=t,env=LAYOVER_TOKEN", "."])
         assert named["LAYOVER_TOKEN"] == "t"
         assert "DEPOT_TOKEN" not in named
+
+
+def test_a_bake_file_reads_none_of_our_secrets_from_the_environment() -> None:
+    secrets = dict.fromkeys(
+        ("LAYOVER_TOKEN", "DEPOT_TOKEN", "LAYOVER_ID_TOKEN", "LAYOVER_PUSH_REGISTRY_PASSWORD"), "t"
+    )
+    env = {**secrets, "TAG": "v1"}
+    assert without_own_secrets(env, ["--print", "app"]) == {"TAG": "v1"}
+    named = without_own_secrets(env, ["--set", "app.secrets=id=t,env=LAYOVER_TOKEN"])
+    assert named == {"TAG": "v1", "LAYOVER_TOKEN": "t"}
 
 
 def test_certificates_are_files_that_only_their_owner_reads(tmp_path: Path) -> None:

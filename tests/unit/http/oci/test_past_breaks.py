@@ -62,6 +62,19 @@ async def claims_of(api: RegistryApi, principal: Principal) -> dict[str, Any]:
     return claims
 
 
+async def test_a_registry_token_is_traded_for_no_other(api: RegistryApi) -> None:
+    # Narrowed to one repository and over soon, it could make itself wide and last for ever.
+    await api.token(USER)
+    narrow = await api.registry_token(USER, f"repository:{REPOSITORY}:pull")
+    for scope in (f"repository:{REPOSITORY}:push", f"repository:{REPOSITORY}:pull"):
+        answer = await api.call(narrow, "GET", f"/token?scope={scope}")
+        assert answer.status == 401
+    form = f"grant_type=refresh_token&refresh_token={narrow}&scope=repository:{REPOSITORY}:push"
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    answer = await api.call(None, "POST", "/token", form.encode(), headers)
+    assert answer.status == 401
+
+
 async def test_a_registry_token_is_verified_by_our_key_and_by_nothing_that_it_brings(
     api: RegistryApi,
 ) -> None:

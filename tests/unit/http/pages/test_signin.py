@@ -4,7 +4,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from layover.adapters.sql.schema import audit_events
 from layover.identity.sign_in import SESSION_LIFETIME
 from layover.identity.throttle import Limits
 from tests.unit.http.pages.site import PASSWORD, Site, hidden_fields, site
@@ -238,6 +240,11 @@ async def test_guessing_is_slowed_down_and_then_refused(tmp_path: Path) -> None:
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) > 0
         assert (await pages.browser(address="192.0.2.1").sign_in("ann")).status_code == 429
+        await pages.audit.close()
+        details = await pages.stores.database.read(
+            lambda connection: connection.execute(select(audit_events.c.details)).scalars().all()
+        )
+        assert any("too many attempts" in one for one in details)
 
 
 async def test_a_malformed_form_is_refused_and_breaks_nothing(pages: Site) -> None:

@@ -29,6 +29,14 @@ def upgrade() -> None:
             sqlite_where=is_set,
             postgresql_where=is_set,
         )
+    is_build = sa.text("repository = ''")
+    op.create_index(
+        "ix_tombstones_reference",
+        "tombstones",
+        ["reference"],
+        sqlite_where=is_build,
+        postgresql_where=is_build,
+    )
     op.create_table(
         "push_transfers",
         *(_column(name, _TEXT) for name in ("push_id", "registry", "repository", "digest")),
