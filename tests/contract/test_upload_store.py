@@ -184,8 +184,8 @@ async def test_a_session_that_expired_is_told_from_one_that_was_gone_on_with(
     assert await store.live_uploads(NOW + HOUR) == {"live"}
     assert await store.find_places("old") == {"data/ol/one", "data/ol/two"}
     keys = {"data/ol/one", "data/ol/two"}
-    assert await store.delete_upload("old", NOW + HOUR, if_expired=True) == keys
-    assert await store.delete_upload("live", NOW + HOUR, if_expired=True) == frozenset()
+    assert await store.delete_upload("old", NOW + HOUR, expired_by=NOW + HOUR) == keys
+    assert await store.delete_upload("live", NOW + HOUR, expired_by=NOW + HOUR) == frozenset()
     assert await doomed(stores) == dict.fromkeys(keys, "")
     assert await store.find_places("old") == frozenset()
     assert await store.delete_upload("live", NOW) == {"data/li/live"}

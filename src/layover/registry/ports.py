@@ -175,17 +175,17 @@ class UploadStore(Protocol):
         ...
 
     async def delete_upload(
-        self, upload_id: str, now: datetime, *, if_expired: bool = False
+        self, upload_id: str, now: datetime, *, expired_by: datetime | None = None
     ) -> frozenset[str]:
-        """Forget the session; nothing happens when there is none, or it lives and should not."""
+        """Forget the session; nothing happens when there is none, or it expires later than that."""
         ...
 
     async def live_uploads(self, now: datetime) -> frozenset[str]:
         """The IDs of the sessions that have not expired."""
         ...
 
-    async def expired_uploads(self, now: datetime) -> frozenset[str]:
-        """The IDs of the sessions that have."""
+    async def expired_uploads(self, by: datetime, project_id: str | None = None) -> frozenset[str]:
+        """The IDs of the sessions that have by then; of one project, where one is named."""
         ...
 
 

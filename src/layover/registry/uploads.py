@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
@@ -119,7 +120,7 @@ class UploadService:
         now, upload_id = self._now(), secrets.token_hex(16)
         places = {self._blobs.place(upload_id)} if self._blobs.grows_in_place else set()
         upload = Upload(upload_id, repository, now + self._lifetime, places=frozenset(places))
-        await self._store.create_upload(upload, now)
+        await self._with_room(upload, lambda: self._store.create_upload(upload, now))
         return upload
 
     async def find(self, repository: RepositoryName, upload_id: str) -> Upload:
@@ -206,13 +207,12 @@ class UploadService:
         """End the sessions that expired; return how many keys the collector removes for it."""
         now = self._now()
         # However short a session's life is, it goes on while a request is writing to it.
-        busy = [upload_id for (_, upload_id), lock in self._locks.items() if lock.locked()]
-        await self._store.renew_uploads(busy, now, now + self._lifetime, self._lease)
+        await self._store.renew_uploads(self._busy(), now, now + self._lifetime, self._lease)
         await self._store.release_reservations(now + self._lifetime - _STALE)
         keys = 0
         for upload_id in await self._store.expired_uploads(now):
             # Its owner may have gone on with it since it was listed.
-            keys += await self._end(upload_id, if_expired=True, removes=False)
+            keys += await self._end(upload_id, expired_by=now, removes=False)
         live = await self._store.live_uploads(now)
         for upload_id in self._hashes.keys() - live:
             del self._hashes[upload_id]
@@ -234,8 +234,9 @@ class UploadService:
             if length:
                 # Before anything is stored. What was announced and does not come is let go of
                 # where the session is resized.
-                await self._or_end(upload.id, self._store.reserve(upload.id, length, is_anew=True))
-            chunks = self._reserved(upload.id, chunks, length or 0)
+                reserve = partial(self._store.reserve, upload.id, length, is_anew=True)
+                await self._or_end(upload.id, self._with_room(upload, reserve))
+            chunks = self._reserved(upload, chunks, length or 0)
         hash_ = self._hash(upload, algorithm)
         content = Truncatable(chunks)
         key = await self._place(upload)
@@ -259,7 +260,7 @@ class UploadService:
         return received, content.is_truncated
 
     async def _reserved(
-        self, upload_id: str, chunks: AsyncIterator[bytes], room: int
+        self, upload: Upload, chunks: AsyncIterator[bytes], room: int
     ) -> AsyncIterator[bytes]:
         """`chunks`, with what comes beyond `room` reserved step by step."""
         step, is_anew = _FIRST_STEP_BYTES, not room
@@ -268,16 +269,40 @@ class UploadService:
                 needed = len(chunk) - room
                 more = max(needed, step)
                 try:
-                    left = await self._store.reserve(upload_id, more, is_anew=is_anew)
+                    left = await self._store.reserve(upload.id, more, is_anew=is_anew)
                 except QuotaExceeded:
                     more = needed
-                    left = await self._store.reserve(upload_id, more, is_anew=is_anew)
+                    reserve = partial(self._store.reserve, upload.id, more, is_anew=is_anew)
+                    left = await self._with_room(upload, reserve)
                 room, is_anew = room + more, False
                 # The more is left, the less often it is asked; the less is left, the less
                 # one upload keeps from others that it may not need.
                 step = _STEP_BYTES if left is None else min(_STEP_BYTES, left // 64)
             room -= len(chunk)
             yield chunk
+
+    async def _with_room(self, upload: Upload, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do `work`; where a quota leaves no room for it, once more without the sessions of the
+        project that broke off and that nobody went on with.
+
+        A client whose connection broke begins a new one, and what it sent before would take its
+        room for as long as a session lives.
+        """
+        try:
+            return await work()
+        except QuotaExceeded:
+            idle_by = self._now() + self._lifetime - _STALE
+            idle = await self._store.expired_uploads(idle_by, upload.repository.project_id)
+            idle -= {upload.id, *self._busy()}
+            if not idle:
+                raise
+            for upload_id in idle:
+                await self._end(upload_id, expired_by=idle_by)
+            return await work()
+
+    def _busy(self) -> list[str]:
+        """The sessions that a request of this process writes to."""
+        return [upload_id for (_, upload_id), lock in self._locks.items() if lock.locked()]
 
     async def _place(self, upload: Upload) -> str:
         """Where the next bytes go; the row names it before anything is written."""
@@ -345,17 +370,19 @@ class UploadService:
             await self._end(upload_id, removes=not isinstance(error, StorageUnavailable))
             raise
 
-    async def _end(self, upload_id: str, *, if_expired: bool = False, removes: bool = True) -> int:
+    async def _end(
+        self, upload_id: str, *, expired_by: datetime | None = None, removes: bool = True
+    ) -> int:
         """Forget a session and give its space back; return of how many keys."""
         self._hashes.pop(upload_id, None)
         now = self._now()
         try:
-            keys = await self._store.delete_upload(upload_id, now, if_expired=if_expired)
+            keys = await self._store.delete_upload(upload_id, now, expired_by=expired_by)
         except StorageFull:
             # Where one disk has all, there is room for the row's end once the bytes are gone. The
             # row is there: it became no blob.
             await self._delete(await self._store.find_places(upload_id))
-            keys = await self._store.delete_upload(upload_id, now, if_expired=if_expired)
+            keys = await self._store.delete_upload(upload_id, now, expired_by=expired_by)
         if removes:
             await self._delete(keys)
         return len(keys)

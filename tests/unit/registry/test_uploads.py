@@ -681,6 +681,33 @@ async def test_what_was_announced_and_never_came_is_let_go_of(
         assert await used(limited) == 4 + MIB // 2
 
 
+@pytest.mark.parametrize("announced", [True, False])
+async def test_what_broke_off_keeps_nobody_from_beginning_anew(
+    limited: Stores, clock: Clock, announced: bool
+) -> None:
+    uploads = service(limited, clock)
+    upload = await uploads.start(REPOSITORY)
+    with pytest.raises(UploadTruncated):
+        await uploads.append(REPOSITORY, upload.id, truncated(LARGE, b"."), None, 3 * MIB)
+    content = bytes(3 * MIB)
+    length = len(content) if announced else None
+    # It may go on for a while.
+    with pytest.raises(QuotaExceeded):
+        await uploads.push(REPOSITORY, Digest.of(content), pieces(content), length)
+    assert await used(limited) == len(LARGE) + 1
+    clock.advance(timedelta(minutes=11))
+    await uploads.push(REPOSITORY, Digest.of(content), pieces(content), length)
+    assert await used(limited) == len(content)
+    assert await stored_uploads(limited) == set()
+    # One that is being written to stays, however long ago it began.
+    other = await uploads.start(REPOSITORY)
+    async with being_written(uploads, other.id):
+        clock.advance(timedelta(minutes=11))
+        with pytest.raises(QuotaExceeded):
+            await uploads.push(REPOSITORY, Digest.of(LARGE), pieces(LARGE), len(LARGE))
+        assert await uploads.find(REPOSITORY, other.id)
+
+
 async def test_what_a_dead_server_let_in_keeps_nobody_from_going_on(
     limited: Stores, clock: Clock
 ) -> None:

@@ -211,12 +211,12 @@ class SqlUploadStore:
         return frozenset() if text is None else _places(text)
 
     async def delete_upload(
-        self, upload_id: str, now: datetime, *, if_expired: bool = False
+        self, upload_id: str, now: datetime, *, expired_by: datetime | None = None
     ) -> frozenset[str]:
         def work(connection: Connection) -> frozenset[str]:
             query = select(uploads.c.parts, uploads.c.expires_at).where(uploads.c.id == upload_id)
             row = connection.execute(query).first()
-            if row is None or (if_expired and row.expires_at > now):
+            if row is None or (expired_by is not None and row.expires_at > expired_by):
                 return frozenset()
             places = _places(row.parts)
             doom(connection, places, None, now)
@@ -228,8 +228,12 @@ class SqlUploadStore:
     async def live_uploads(self, now: datetime) -> frozenset[str]:
         return await self._ids(uploads.c.expires_at > now)
 
-    async def expired_uploads(self, now: datetime) -> frozenset[str]:
-        return await self._ids(uploads.c.expires_at <= now)
+    async def expired_uploads(self, by: datetime, project_id: str | None = None) -> frozenset[str]:
+        condition = uploads.c.expires_at <= by
+        if project_id is not None:
+            mine = select(repositories.c.id).where(repositories.c.project_id == project_id)
+            condition &= uploads.c.repository_id.in_(mine)
+        return await self._ids(condition)
 
     async def _ids(self, condition: ColumnElement[bool]) -> frozenset[str]:
         query = select(uploads.c.id).where(condition)

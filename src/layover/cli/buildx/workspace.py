@@ -79,7 +79,7 @@ class Workspace:
         The token stays out of it, unless the command line names its variable, as
         `--secret id=token,env=LAYOVER_TOKEN` does.
         """
-        env = without_own_secrets(self._env, arguments)
+        env = without_own_secrets(self._env, tuple(arguments))
         for name in _REMOVED:
             env.pop(name, None)
         env["DOCKER_CONFIG"] = str(self.docker)
