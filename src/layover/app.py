@@ -261,7 +261,12 @@ async def running(
         lease = settings.gc_grace
         blobs = BlobService(registry_store, blob_store, _now, lease)
         uploads = UploadService(
-            SqlUploadStore(database), blob_store, _now, settings.upload_lifetime, lease
+            SqlUploadStore(database),
+            blob_store,
+            _now,
+            settings.upload_lifetime,
+            lease,
+            clean_up_interval=settings.reaper_interval,
         )
         manifests = ManifestService(
             registry_store, _now, lease, may_miss_blobs=settings.sparse_images
@@ -328,9 +333,9 @@ async def running(
         connections = ConnectionService(builds, build_store, pool, _now, settings.builder_wait)
 
         async def clean_up() -> None:
-            # First: what was uploaded to a deleted project is over by that.
-            await projects.clear_deleted()
+            # First: it says which uploads are under way, and what follows may take long.
             await uploads.clean_up()
+            await projects.clear_deleted()
             await identity.forget_expired_tokens()
             await organizations.forget_over_invitations()
             await audit.forget_older_than(settings.audit_retention)

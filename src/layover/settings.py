@@ -280,7 +280,10 @@ class Settings(BaseSettings):
     )
     upload_lifetime: Duration = Field(
         default=timedelta(hours=24),
-        description="How long an upload session that nobody continues is kept.",
+        description=(
+            "How long an upload session that nobody continues is kept; where a quota leaves no"
+            " room, ten minutes."
+        ),
     )
     build_client_timeout: Duration = Field(
         default=timedelta(seconds=60),

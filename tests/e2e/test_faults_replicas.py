@@ -246,7 +246,7 @@ def _takers(cluster: Replicas, build_id: str) -> list[tuple[int, str, bool]]:
     (push_id,) = {line["push_id"] for _, line in lines if line.get("build_id") == build_id}
     return sorted(
         (
-            (number, push_id, line["resumed"])
+            (number, push_id, line["takeovers"] > 0)
             for number, line in lines
             if line["event"] == "push_taken" and line["push_id"] == push_id
         ),

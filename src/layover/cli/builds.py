@@ -320,7 +320,7 @@ def _print_receipt(found: Receipt) -> None:
         ("Kept", f"{size(facts['kept_bytes'])} in {len(kept)}, which others need"),
         ("Signature", f"good, by the key {b64encode(found.public_key).decode()}"),
     ):
-        click.echo(f"{name:<11}{value}")
+        click.echo(f"{name:<11}{printable_lines(value)}")
     rows = [
         {**item, "size": size(item["size_bytes"]), "state": state, "by": item.get("by", "")}
         for state, items in (("freed", freed), ("kept", kept))

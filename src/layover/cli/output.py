@@ -73,7 +73,7 @@ def _print_table(shown: Sequence[Mapping[str, str]], columns: Sequence[Column]) 
             no_wrap=column.field == "id",
         )
     for row in shown:
-        table.add_row(*(printable(row.get(column.field, "")) for column in columns))
+        table.add_row(*(printable_lines(row.get(column.field, "")) for column in columns))
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         # A pipe has no width: a table there is not folded.

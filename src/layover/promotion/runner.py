@@ -198,7 +198,7 @@ class _Job:
                 stops = await self._report_kindly()
                 if stops is not None and not task.done():
                     return None if stops is _LOST else (PushStatus.CANCELED, None)
-                if self._now() > self._over_at:
+                if self._now() > self._over_at and not task.done():
                     return PushStatus.FAILED, _TOO_LONG
                 await asyncio.wait({task}, timeout=_REPORT_SECONDS)
             return _end_of(task, self._push.id)

@@ -245,19 +245,25 @@ class _Work:
             self._standing.moved(transfer.at(TransferState.SENT, found.size_bytes))
 
     async def _put(self, place: Place, manifest: PlannedManifest) -> None:
-        is_there = self._found.get((place, manifest.digest)) == manifest.digest
-        if is_there and manifest.subject is None:
-            return
+        was_there = self._found.get((place, manifest.digest)) == manifest.digest
 
         async def work() -> None:
-            # What refers to something goes again: a push that broke off may not have listed it.
+            # What refers to something goes again: a push that broke off may not have listed it. The
+            # others are asked for once more: what no tag names is removed by many a registry.
+            if (
+                was_there
+                and manifest.subject is None
+                and await self._registry.find_manifest(place, manifest.digest) == manifest.digest
+            ):
+                return
             is_listed = await self._registry.put_manifest(
                 place, manifest.digest, manifest.media_type, manifest.body
             )
             if manifest.subject is not None and not is_listed:
                 await list_referrer(self._registry, place, manifest.subject.digest, manifest)
 
-        await self._allowed(place, work)
+        async with self._at_once:
+            await self._allowed(place, work)
 
     async def _allowed(self, place: Place, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do it, again with another authorization where the first one is over."""

@@ -83,12 +83,16 @@ class UploadService:
         lifetime: timedelta,
         lease: timedelta,
         busy_patience: timedelta = _BUSY_PATIENCE,
+        clean_up_interval: timedelta = timedelta(minutes=1),
     ) -> None:
         """`lifetime` is how long a session lives after its last request, `lease` how long a blob
-        is kept for the client that brought it to name it in a manifest.
+        is kept for the client that brought it to name it in a manifest. `clean_up` is done every
+        `clean_up_interval`.
         """
         self._store, self._blobs, self._now = store, blobs, now
         self._lifetime, self._lease, self._busy_patience = lifetime, lease, busy_patience
+        # What is being written to is renewed by `clean_up`, on whichever server.
+        self._idle = max(_STALE, 2 * clean_up_interval)
         # How far each session of this process has been hashed, and with what result so far.
         self._hashes: dict[str, tuple[tuple[Part, ...], Hash]] = {}
         # By repository too: a session that is another project's is unknown there, never busy.
@@ -208,7 +212,7 @@ class UploadService:
         now = self._now()
         # However short a session's life is, it goes on while a request is writing to it.
         await self._store.renew_uploads(self._busy(), now, now + self._lifetime, self._lease)
-        await self._store.release_reservations(now + self._lifetime - _STALE)
+        await self._store.release_reservations(now + self._lifetime - self._idle)
         keys = 0
         for upload_id in await self._store.expired_uploads(now):
             # Its owner may have gone on with it since it was listed.
@@ -291,7 +295,7 @@ class UploadService:
         try:
             return await work()
         except QuotaExceeded:
-            idle_by = self._now() + self._lifetime - _STALE
+            idle_by = self._now() + self._lifetime - self._idle
             idle = await self._store.expired_uploads(idle_by, upload.repository.project_id)
             idle -= {upload.id, *self._busy()}
             if not idle:

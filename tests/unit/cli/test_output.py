@@ -1,6 +1,7 @@
 """Listings read well on a terminal and exactly in a script."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -12,6 +13,7 @@ from layover.cli import picker
 from layover.cli.build_rows import COLUMNS, build_row, builds_csv, is_saved, shown_row
 from layover.cli.errors import explain
 from layover.cli.output import (
+    Column,
     age,
     as_csv,
     left,
@@ -179,7 +181,9 @@ def test_what_a_server_says_drives_no_terminal(capsys: pytest.CaptureFixture[str
     print_rows([], [shown_row(found, NOW)], COLUMNS, "table")
     print(explain(RequestRefused(f"the build failed: {escape}\nsecond line")))
     print(printable_lines(f"a\tb{escape}\nc"))
+    print_rows([], [{"claims": "ref=main\naud=layover"}], [Column("CLAIMS", "claims")], "table")
     told = capsys.readouterr().out
     assert "\x1b" not in told
     assert "\nsecond line" in told
     assert "\nc" in told
+    assert "ref=main\naud=layover" in re.sub(" +\n", "\n", told)

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from layover.oci.digest import Digest
+from layover.oci.digest import Digest, InvalidDigest
 from layover.promotion.models import Authorization
 from layover.redaction import redact
 
@@ -60,7 +60,10 @@ class Answer:
     def digest(self) -> str:
         """`Docker-Content-Digest`, empty without."""
         text = str(self.headers.get("docker-content-digest", "")).strip()
-        return "" if self._has_secret(text) else text
+        try:
+            return str(Digest.parse(text))
+        except InvalidDigest:
+            return "" if self._has_secret(text) else text
 
     def _has_secret(self, text: str) -> bool:
         """Whether a registry says back what it was shown, as some do for debugging."""

@@ -1,5 +1,6 @@
 """What a stranger says is read within bounds and shown without harm."""
 
+import base64
 import json
 from collections.abc import AsyncIterator
 
@@ -70,6 +71,10 @@ def test_what_a_registry_was_shown_is_told_to_nobody(
     shown = Authorization(scheme, secret)
     said = Answer(403, headers, ASKED, is_foreign=False, body=body, shown=shown)
     assert (said.told, said.digest) == ("", "")
+    digest = Digest.of(b"blob")
+    short = Authorization(AuthorizationScheme.BASIC, base64.b64encode(b"ann:a").decode())
+    headers = httpx.Headers({"docker-content-digest": str(digest)})
+    assert Answer(200, headers, ASKED, is_foreign=False, shown=short).digest == str(digest)
     other = Answer(403, headers, ASKED, is_foreign=False, body=body)
     assert other.told.startswith("DENIED: no ") and other.digest
 
