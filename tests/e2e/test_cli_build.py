@@ -304,7 +304,7 @@ def test_an_interrupted_build_is_canceled_on_the_builder_and_on_the_server(
     )
     wait_for(lambda: sleepers(seconds) == 1)
     build.send_signal(number)
-    _, messages = build.communicate(timeout=20)
+    _, messages = build.communicate(timeout=60)
     assert build.returncode == 130
     assert "was canceled" in messages
     assert newest_build(server)["status"] == "canceled"
