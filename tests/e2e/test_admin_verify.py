@@ -112,7 +112,7 @@ def test_a_folder_that_is_no_servers_is_refused_and_nothing_made_in_it(tmp_path:
 def test_nothing_is_found_while_servers_push_delete_and_collect(
     own_folder: Path, replicas: int
 ) -> None:
-    settings = {"REAPER_INTERVAL": "1s", "GC_GRACE": "15s", "UPLOAD_LIFETIME": "2s"}
+    settings = {"REAPER_INTERVAL": "1s", "GC_GRACE": "15s", "UPLOAD_LIFETIME": "8s"}
     with (
         embedded(own_folder, settings) if replicas == 1 else scaled(own_folder, settings, replicas)
     ) as cluster:
