@@ -67,9 +67,10 @@ def test_a_backup_has_no_push_under_way_and_nothing_that_opens_a_registry(
         execute(
             data_dir,
             "INSERT INTO pushes (id, project_id, build_id, target, source, destinations, platforms,"
-            " with_referrers, status, created_at, created_by, waits_for, holder, leased_until)"
+            " with_referrers, status, created_at, created_by, waits_for, holder, leased_until,"
+            " takeovers)"
             f" SELECT '{push_id}', id, 'build', '', 'sha256:00', '[]', '[]', FALSE, '{push_id}', 0,"
-            " 'Ann', '[]', 'server', 5 FROM projects LIMIT 1",
+            " 'Ann', '[]', 'server', 5, 0 FROM projects LIMIT 1",
         )
         execute(
             data_dir,
