@@ -183,10 +183,7 @@ class _Work:
 
         async def work() -> None:
             # Asked once more: since the push began somebody may have set it to something else.
-            if (
-                self._found.get((place, destination.tag)) == root.digest
-                and await self._registry.find_manifest(place, destination.tag) == root.digest
-            ):
+            if await self._is_there_still(place, destination.tag, root.digest):
                 return
             await self._registry.put_manifest(place, destination.tag, root.media_type, root.body)
             found = await self._registry.find_manifest(place, destination.tag)
@@ -245,15 +242,11 @@ class _Work:
             self._standing.moved(transfer.at(TransferState.SENT, found.size_bytes))
 
     async def _put(self, place: Place, manifest: PlannedManifest) -> None:
-        was_there = self._found.get((place, manifest.digest)) == manifest.digest
-
         async def work() -> None:
             # What refers to something goes again: a push that broke off may not have listed it. The
             # others are asked for once more: what no tag names is removed by many a registry.
-            if (
-                was_there
-                and manifest.subject is None
-                and await self._registry.find_manifest(place, manifest.digest) == manifest.digest
+            if manifest.subject is None and await self._is_there_still(
+                place, manifest.digest, manifest.digest
             ):
                 return
             is_listed = await self._registry.put_manifest(
@@ -264,6 +257,13 @@ class _Work:
 
         async with self._at_once:
             await self._allowed(place, work)
+
+    async def _is_there_still(self, place: Place, reference: Reference, digest: Digest) -> bool:
+        """Whether the reference named the digest when it was asked for, and names it now."""
+        return (
+            self._found.get((place, reference)) == digest
+            and await self._registry.find_manifest(place, reference) == digest
+        )
 
     async def _allowed(self, place: Place, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do it, again with another authorization where the first one is over."""

@@ -370,8 +370,10 @@ async def test_referrers_go_before_the_tag_and_are_listed_where_the_registry_doe
     sbom, signature = images.referrer("sbom", image.digest), images.referrer("sig", image.digest)
     there.lists_referrers = False
     what = push(image.digest, "r.io/app:1", with_referrers=True)
-    for _ in range(2):
-        await run(images, there, told, what)
+    await run(images, there, told, what)
+    puts = [reference for name, _, reference in there.calls if name == "put"]
+    assert puts[-1] == "1"
+    await run(images, there, told, what)
     app = place("r.io/app")
     listed = json.loads(there.manifests[app, f"sha256-{image.digest.hex}"])
     assert [entry["digest"] for entry in listed["manifests"]] == [
@@ -380,8 +382,6 @@ async def test_referrers_go_before_the_tag_and_are_listed_where_the_registry_doe
     ]
     assert all(entry["artifactType"] for entry in listed["manifests"])
     assert there.manifests[app, "1"] == image.body
-    puts = [reference for name, _, reference in there.calls if name == "put"]
-    assert puts.index("1") > puts.index(str(signature.digest))
     # As where a push broke off between the two.
     there.manifests.pop((app, f"sha256-{image.digest.hex}"))
     await run(images, there, told, what)
