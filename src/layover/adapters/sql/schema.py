@@ -53,8 +53,12 @@ def _index_of_set(name: str, column: str) -> Index:
     With those that do not, which are nearly all, it would be the index that SQLite chooses for
     `column IS NULL`, before one that finds the few that are asked for.
     """
-    is_set = text(f"{column} IS NOT NULL")
-    return Index(name, column, sqlite_where=is_set, postgresql_where=is_set)
+    return _partial_index(name, column, f"{column} IS NOT NULL")
+
+
+def _partial_index(name: str, column: str, condition: str) -> Index:
+    where = text(condition)
+    return Index(name, column, sqlite_where=where, postgresql_where=where)
 
 
 metadata = MetaData(
@@ -383,12 +387,7 @@ tombstones = Table(
     Column("reason", Text, nullable=False),
     Column("gone_at", Timestamp, nullable=False, index=True),
     # A build's ID is asked for without its project.
-    Index(
-        "ix_tombstones_reference",
-        "reference",
-        sqlite_where=text("repository = ''"),
-        postgresql_where=text("repository = ''"),
-    ),
+    _partial_index("ix_tombstones_reference", "reference", "repository = ''"),
 )
 
 # What a collected build leaves: first what has to go, then what became of it, signed.

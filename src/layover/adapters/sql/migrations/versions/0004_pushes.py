@@ -21,22 +21,8 @@ def upgrade() -> None:
     for table, column in (("retentions", "ended_at"), ("tokens", "revoked_at")):
         # Anew, of the rows alone that have one.
         op.drop_index(f"ix_{table}_{column}", table)
-        is_set = sa.text(f"{column} IS NOT NULL")
-        op.create_index(
-            f"ix_{table}_{column}",
-            table,
-            [column],
-            sqlite_where=is_set,
-            postgresql_where=is_set,
-        )
-    is_build = sa.text("repository = ''")
-    op.create_index(
-        "ix_tombstones_reference",
-        "tombstones",
-        ["reference"],
-        sqlite_where=is_build,
-        postgresql_where=is_build,
-    )
+        _create_partial_index(table, column, f"{column} IS NOT NULL")
+    _create_partial_index("tombstones", "reference", "repository = ''")
     op.create_table(
         "push_transfers",
         *(_column(name, _TEXT) for name in ("push_id", "registry", "repository", "digest")),
@@ -56,6 +42,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("push_id", "registry", "repository", name="pk_push_authorizations"),
         _of_push("push_authorizations"),
     )
+
+
+def _create_partial_index(table: str, column: str, condition: str) -> None:
+    where = sa.text(condition)
+    name = f"ix_{table}_{column}"
+    op.create_index(name, table, [column], sqlite_where=where, postgresql_where=where)
 
 
 def _create_pushes() -> None:
