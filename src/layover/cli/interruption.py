@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -10,8 +10,25 @@ from layover.cli.errors import Interrupted
 
 Value = TypeVar("Value")
 
-# A terminal that is closed ends a command as Ctrl-C does.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# A terminal that is closed ends a command as Ctrl-C does: secrets in temporary folders go with it.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def heed(request: Callable[[], None]) -> Callable[[], None]:
+    """Have the running event loop call `request` for each signal; return what ends that.
+
+    A signal that the command was started to ignore, as by nohup, is ignored.
+    """
+    loop = asyncio.get_running_loop()
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in heeded:
+        loop.add_signal_handler(number, request)
+
+    def end() -> None:
+        for number in heeded:
+            loop.remove_signal_handler(number)
+
+    return end
 
 
 class Interruption:
@@ -29,15 +46,11 @@ class Interruption:
         self._requested = asyncio.Event()
         self._is_impatient = False
         self._task: asyncio.Task[object] | None = None
-        self._handled: list[signal.Signals] = []
+        self._heed_no_more: Callable[[], None] | None = None
 
     def __enter__(self) -> Self:
         self._task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                loop.add_signal_handler(number, self.request)
-                self._handled.append(number)
+        self._heed_no_more = heed(self.request)
         return self
 
     def __exit__(
@@ -46,9 +59,8 @@ class Interruption:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        for number in self._handled:
-            loop.remove_signal_handler(number)
+        if self._heed_no_more is not None:
+            self._heed_no_more()
         if self._is_impatient and isinstance(error, asyncio.CancelledError):
             if self._task is not None:
                 self._task.uncancel()

@@ -10,18 +10,16 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from layover.cli.errors import BuildxFailed
+from layover.cli.interruption import SIGNALS, heed
 
 _TAIL_BYTES = 16 * 1024
 _PIECE_BYTES = 64 * 1024
-
-# A closed terminal ends a build as Ctrl-C does: secrets in the temporary folder go with it.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # How long buildx may take to cancel a build that the server stopped.
 _STOP_SECONDS = 10.0
@@ -38,7 +36,7 @@ _LAUNCHER = (
     f"ctypes.CDLL(None).prctl(1, {int(signal.SIGINT)})\n"  # PR_SET_PDEATHSIG
     "if os.getppid() != int(sys.argv[1]): sys.exit(1)\n"
     "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
-    f"signal.pthread_sigmask(signal.SIG_UNBLOCK, {[int(number) for number in _SIGNALS]})\n"
+    f"signal.pthread_sigmask(signal.SIG_UNBLOCK, {[int(number) for number in SIGNALS]})\n"
     "os.execv(sys.argv[2], sys.argv[2:])\n"
 )
 
@@ -57,16 +55,11 @@ class Interruption:
         self._is_stopped = False
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[object] | None = None
-        self._handled: list[signal.Signals] = []
+        self._heed_no_more: Callable[[], None] | None = None
 
     def __enter__(self) -> Self:
         self._task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            # One that the command was started to ignore, as by nohup, is ignored.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                loop.add_signal_handler(number, self.request)
-                self._handled.append(number)
+        self._heed_no_more = heed(self.request)
         return self
 
     def __exit__(
@@ -75,9 +68,8 @@ class Interruption:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        for number in self._handled:
-            loop.remove_signal_handler(number)
+        if self._heed_no_more is not None:
+            self._heed_no_more()
 
     @property
     def is_requested(self) -> bool:
@@ -136,7 +128,7 @@ async def run(
     is_terminal = sys.stderr.isatty()
     launcher = _launcher()
     # A signal that comes while buildx is being started waits for it; the launcher lets it come.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS if launcher else ())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS if launcher else ())
     try:
         process = await asyncio.create_subprocess_exec(
             *launcher,
