@@ -313,10 +313,11 @@ repository_blobs = Table(
     # Uploaded or mounted, and named by no manifest since: visible until then.
     Column("shown_until", Timestamp),
     # When the collector looks whether anything needs it; NULL while a manifest does.
-    Column("check_at", Timestamp, index=True),
+    Column("check_at", Timestamp),
     # A push to another registry reads it: its bytes stay until then. No more than that: unlike a
     # lease it lets no manifest name the blob, so that what is over does not come back by it.
     Column("kept_until", Timestamp),
+    _index_of_set("ix_repository_blobs_check_at", "check_at"),
 )
 
 manifests = Table(
@@ -335,9 +336,10 @@ manifests = Table(
     # As in repository_blobs; NULL is never.
     Column("leased_until", Timestamp),
     # When the collector looks whether anything retains it; NULL while something does.
-    Column("check_at", Timestamp, index=True),
+    Column("check_at", Timestamp),
     # As in repository_blobs.
     Column("kept_until", Timestamp),
+    _index_of_set("ix_manifests_check_at", "check_at"),
     Index("ix_manifests_repository_id_subject_digest", "repository_id", "subject", "digest"),
 )
 

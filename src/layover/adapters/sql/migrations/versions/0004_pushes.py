@@ -18,7 +18,12 @@ def upgrade() -> None:
         # Without a batch: neither database rewrites a table for a column that is NULL.
         op.add_column(table, sa.Column("kept_until", sa.BigInteger(), nullable=True))
     _create_pushes()
-    for table, column in (("retentions", "ended_at"), ("tokens", "revoked_at")):
+    for table, column in (
+        ("manifests", "check_at"),
+        ("repository_blobs", "check_at"),
+        ("retentions", "ended_at"),
+        ("tokens", "revoked_at"),
+    ):
         # Anew, of the rows alone that have one.
         op.drop_index(f"ix_{table}_{column}", table)
         _create_partial_index(table, column, f"{column} IS NOT NULL")
