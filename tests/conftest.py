@@ -1,6 +1,7 @@
 """Async tests run on asyncio alone, the loop that the server has. PostgreSQL and an S3 server are
 there for whoever asks; a missing one is an error, so the tests that need it fail."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -23,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-pair", action="store_true", help="run every test on both pairs of stores"
     )
+
+
+def pytest_configure() -> None:
+    # Who is started in the background by a script, or with nohup, is told to ignore these, and so
+    # would be all that the tests start and stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

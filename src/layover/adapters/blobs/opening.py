@@ -1,18 +1,24 @@
 """The blob store that the settings name."""
 
+from typing import TYPE_CHECKING
+
 from layover.adapters.blobs.files import FileBlobStore
-from layover.adapters.blobs.objects import Bucket, ObjectBlobStore
 from layover.adapters.blobs.quarantine import FileQuarantine, ObjectQuarantine
 from layover.settings import Settings
 
+if TYPE_CHECKING:
+    from layover.adapters.blobs.objects import Bucket, ObjectBlobStore
 
-def open_blob_store(settings: Settings) -> FileBlobStore | ObjectBlobStore:
+
+def open_blob_store(settings: Settings) -> "FileBlobStore | ObjectBlobStore":
     """Open it; whoever does closes it. Raises StorageFull, StorageUnavailable.
 
     A bucket is not asked before its first use: `ping` does.
     """
     if not settings.blob_store_url:
         return FileBlobStore(settings.data_dir / "blobs")
+    from layover.adapters.blobs.objects import ObjectBlobStore
+
     return ObjectBlobStore(_bucket(settings))
 
 
@@ -23,7 +29,10 @@ def open_quarantine(settings: Settings) -> FileQuarantine | ObjectQuarantine:
     return ObjectQuarantine(_bucket(settings))
 
 
-def _bucket(settings: Settings) -> Bucket:
+def _bucket(settings: Settings) -> "Bucket":
+    # What it loads is of no use without a bucket, and a tenth of a server's start.
+    from layover.adapters.blobs.objects import Bucket
+
     return Bucket(
         settings.blob_store_url,
         endpoint=settings.blob_store_endpoint or None,

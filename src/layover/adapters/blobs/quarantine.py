@@ -10,7 +10,7 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import obstore
 import structlog
@@ -18,8 +18,10 @@ from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from layover.adapters.blobs.keys import check_key
-from layover.adapters.blobs.objects import Bucket
 from layover.errors import StorageFull, StorageUnavailable
+
+if TYPE_CHECKING:
+    from layover.adapters.blobs.objects import Bucket
 
 _FOLDER = "quarantine"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -65,7 +67,7 @@ class FileQuarantine:
 class ObjectQuarantine:
     """The Quarantine in a bucket of blobs."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: "Bucket") -> None:
         config: Any = bucket.config() if bucket.is_s3 else None
         options: Any = {"allow_http": (bucket.endpoint or "").startswith("http://")}
         self._store: Any = from_url(bucket.url, config=config, client_options=options)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from layover.adapters.sql import database as database_module
-from layover.adapters.sql import engines as engines_module
+from layover.adapters.sql import postgresql as postgresql_module
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.engines import InvalidDatabaseUrl
 from layover.adapters.sql.failures import Failure
@@ -201,7 +201,7 @@ async def test_a_turn_ends_with_a_transaction_that_fails(database: Database) -> 
 async def test_a_turn_that_does_not_end_is_not_waited_for_for_ever(
     empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines_module, "_SESSION", ("SET lock_timeout = '200ms'",))
+    monkeypatch.setattr(postgresql_module, "_SESSION", ("SET lock_timeout = '200ms'",))
     runs: list[int] = []
 
     def work(connection: Connection) -> None:
