@@ -80,7 +80,7 @@ def _compare(source: Source, folder: Path, rounds: int, delay_seconds: float) ->
     grown: list[float] = []
     for _ in range(rounds):
         for name, copy in copies.items():
-            before = _resident_mib(source)
+            before = _forget_peak_mib(source)
             with _destination(folder / "destination", delay_seconds) as host:
                 reference = f"{host}/bench/image:v1"
                 fresh[name].append(_seconds(copy, source, reference, folder))
@@ -88,7 +88,7 @@ def _compare(source: Source, folder: Path, rounds: int, delay_seconds: float) ->
             shutil.rmtree(folder / "destination")
             if name == "layover":
                 server.append(_server_seconds(source))
-                grown.append(_resident_mib(source) - before)
+                grown.append(_memory_mib(source, "VmHWM") - before)
     _tell("fresh", fresh)
     _tell("again", again)
     print(f"  again, of that the server's own: {statistics.median(server):.2f} s")
@@ -174,14 +174,24 @@ def _moment(text: str) -> float:
     return seconds + float(f"0.{fraction or 0}")
 
 
-def _resident_mib(source: Source) -> float:
-    """The most that the server ever took."""
-    for status in Path("/proc").glob("[0-9]*/status"):
-        command = status.with_name("cmdline").read_bytes()
+def _forget_peak_mib(source: Source) -> float:
+    """Forget how much the server ever took (proc_pid_clear_refs(5)); return what it takes now."""
+    (_process(source) / "clear_refs").write_text("5")
+    return _memory_mib(source, "VmRSS")
+
+
+def _memory_mib(source: Source, name: str) -> float:
+    for line in (_process(source) / "status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit(f"error: the system does not tell {name}")
+
+
+def _process(source: Source) -> Path:
+    for process in Path("/proc").glob("[0-9]*"):
+        command = (process / "cmdline").read_bytes()
         if b"serve" in command and str(source.peer.folder / "data").encode() in command:
-            for line in status.read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) / 1024
+            return process
     raise SystemExit("error: the server is not there any more")
 
 

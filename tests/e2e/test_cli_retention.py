@@ -1,7 +1,6 @@
 """How long builds live, as a user says it and sees it: save, keep, rm, receipts, projects, gc."""
 
 import base64
-import hashlib
 import json
 import re
 import subprocess
@@ -17,7 +16,7 @@ from tests.e2e.engines import DockerEngine
 from tests.e2e.images import MIB, busybox_context, random_file
 from tests.e2e.pairs import EMBEDDED, REPLICATED
 from tests.e2e.processes import environment, run, wait_until
-from tests.e2e.registry import OCI_MANIFEST, Registry, basic, descriptor
+from tests.e2e.referrers import push_referrer, referrers_of
 from tests.e2e.server import LayoverServer, SavedBuild
 
 # Long enough for a push, and for a pull, on a busy machine; short enough to wait for.
@@ -84,37 +83,6 @@ def everything_of(server: LayoverServer, build: SavedBuild, *tags: str) -> list[
 
 def statuses(server: LayoverServer, asked: list[tuple[str, str]]) -> set[int]:
     return {server.request(method, path).status for method, path in asked}
-
-
-def push_referrer(server: LayoverServer, subject: SavedBuild) -> str:
-    """Push a signature of the build's image; return its digest."""
-    response = server.manifest(subject.id)
-    registry = Registry(server, server.project_id, basic(server.token))
-    registry.push_blob(b"{}")
-    registry.push_blob(signature := f"signature of {subject.id}".encode())
-    body = json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "artifactType": "application/vnd.example.signature",
-            "config": descriptor("application/vnd.oci.empty.v1+json", b"{}"),
-            "layers": [descriptor("application/octet-stream", signature)],
-            "subject": {
-                "mediaType": response.headers["Content-Type"],
-                "digest": response.headers["Docker-Content-Digest"],
-                "size": len(response.body),
-            },
-        }
-    ).encode()
-    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
-    pushed = registry.push_manifest(digest, body)
-    assert pushed.status == 201, pushed
-    return digest
-
-
-def referrers_of(server: LayoverServer, digest: str) -> list[str]:
-    response = server.request("GET", f"/v2/{server.project_id}/referrers/{digest}")
-    return [found["digest"] for found in response.json().get("manifests", ())]
 
 
 def openssl_verifies(receipt: dict[str, Any], folder: Path) -> bool:

@@ -19,6 +19,8 @@ from tests.soak.soak import PAIRS, soak
 # No shorter than a push takes on a machine that has more to do.
 _GRACE_SECONDS = 10
 
+_MINUTES = 5
+
 
 def main() -> int:
     arguments = _parse()
@@ -67,7 +69,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--pair", choices=PAIRS, default="embedded")
     parser.add_argument("--replicas", type=int, default=3, help="of the scaled pair")
     parser.add_argument("--events", type=int, help="end after so many; of the model, histories")
-    parser.add_argument("--minutes", type=float, help="end after so long")
+    parser.add_argument(
+        "--minutes", type=float, help=f"end after so long; {_MINUTES} where nothing else ends it"
+    )
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--grace", type=int, default=_GRACE_SECONDS, metavar="SECONDS")
@@ -86,7 +90,7 @@ def _parse() -> argparse.Namespace:
     if arguments.workload == "model":
         arguments.events = arguments.events or 1000
     if not (arguments.events or arguments.minutes or arguments.kills):
-        parser.error("say when it ends: --events, --minutes or --kills")
+        arguments.minutes = _MINUTES
     if arguments.kills and not arguments.kill_every:
         arguments.kill_every = 1.0
     return arguments
