@@ -29,8 +29,6 @@ from tests.throttle import Throttle
 
 MIB = 1 << 20
 
-pytestmark = pytest.mark.embedded_only
-
 
 @pytest.fixture(scope="module")
 def build(server: LayoverServer, tmp_path_factory: pytest.TempPathFactory) -> SavedBuild:

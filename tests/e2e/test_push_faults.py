@@ -21,8 +21,6 @@ from tests.e2e.server import LayoverServer, SavedBuild
 from tests.throttle import Throttle
 from tests.token_server import CREDENTIALS, TokenRequest
 
-pytestmark = pytest.mark.embedded_only
-
 LARGE_BYTES = 5 * MIB
 IMDS = "169.254.169.254"
 

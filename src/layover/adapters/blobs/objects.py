@@ -18,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from secrets import token_hex
+from threading import Lock
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -74,6 +75,8 @@ _FULL = re.compile(
 )
 _QUERY = re.compile(r"\?[^\s\"']*")
 _LOGGED_CHARACTERS = 500
+
+_making_client = Lock()
 
 _log = structlog.get_logger(__name__)
 
@@ -390,28 +393,36 @@ class ObjectBlobStore:
         raise StorageUnavailable
 
     def _client(self) -> Any:
-        if self._s3 is None:
-            self._s3 = botocore.session.get_session().create_client(
-                "s3",
-                endpoint_url=self._bucket.endpoint,
-                region_name=self._bucket.region,
-                aws_access_key_id=self._bucket.access_key_id,
-                aws_secret_access_key=self._bucket.secret_access_key,
-                config=botocore.config.Config(
-                    connect_timeout=_CONNECT.total_seconds(),
-                    read_timeout=self._stall.total_seconds(),
-                    retries={"mode": "standard", "total_max_attempts": 5},
-                    s3={"addressing_style": "path"},
-                    max_pool_connections=_THREADS,
-                ),
-            )
-        return self._s3
+        # A session makes one client at a time; a client is then used by many threads.
+        with _making_client:
+            if self._s3 is None:
+                self._s3 = _session().create_client(
+                    "s3",
+                    endpoint_url=self._bucket.endpoint,
+                    region_name=self._bucket.region,
+                    aws_access_key_id=self._bucket.access_key_id,
+                    aws_secret_access_key=self._bucket.secret_access_key,
+                    config=botocore.config.Config(
+                        connect_timeout=_CONNECT.total_seconds(),
+                        read_timeout=self._stall.total_seconds(),
+                        retries={"mode": "standard", "total_max_attempts": 5},
+                        s3={"addressing_style": "path"},
+                        max_pool_connections=_THREADS,
+                    ),
+                )
+            return self._s3
 
     def _start(self, call: Callable[[], Result]) -> asyncio.Future[Result]:
         return asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     async def _run(self, call: Callable[[], Result]) -> Result:
         return await self._start(call)
+
+
+@cache
+def _session() -> botocore.session.Session:
+    """What has read the description of the API, which takes half a second."""
+    return botocore.session.get_session()
 
 
 class _GivenUpError(Exception):
