@@ -194,9 +194,10 @@ class ObjectBlobStore:
                         start += len(block)
                         yield block
                         came_at = loop.time()
-            except StorageUnavailable:
+            except StorageUnavailable as error:
                 # An answer that was cut off: the reader need not know, as long as it goes on.
-                if loop.time() - came_at >= self._retry_seconds:
+                is_gone = isinstance(error.__cause__, FileNotFoundError)
+                if is_gone or loop.time() - came_at >= self._retry_seconds:
                     raise
                 await asyncio.sleep(_READ_PAUSE_SECONDS)
             else:

@@ -271,6 +271,16 @@ async def test_a_request_that_took_507_milliseconds_is_not_a_bucket_without_room
         await put(sound, b"small")
 
 
+async def test_an_object_that_is_not_there_is_asked_for_once(
+    store: ObjectBlobStore, faulty: FaultyS3
+) -> None:
+    asked: list[str] = []
+    faulty.fail(lambda _, method, path: asked.append(f"{method} {path}"))
+    with pytest.raises(StorageUnavailable):
+        await read(store, "data/no/nothing", 10)
+    assert len(asked) == 1
+
+
 async def test_a_bucket_that_is_not_there_or_not_ours_is_unavailable(s3: S3Server) -> None:
     known = s3.bucket()
     for bucket in (
