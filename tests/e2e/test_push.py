@@ -100,6 +100,7 @@ def shown(server: LayoverServer, push_id: str) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.embedded_only
 def test_an_image_arrives_whole_and_is_pulled_from_there(
     server: LayoverServer,
     docker: DockerEngine,
@@ -202,6 +203,7 @@ def _completed(registry: Distribution) -> list[str]:
     return [str(digest) for digest in found]
 
 
+@pytest.mark.embedded_only
 def test_a_build_that_is_deleted_meanwhile_is_pushed_whole_and_collected_then(
     start_server: ServerFactory, tmp_path: Path
 ) -> None:

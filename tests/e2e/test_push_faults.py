@@ -17,9 +17,13 @@ from tests.destinations import Credentials, Distribution, Distribution3, TokenSe
 from tests.e2e.engines import Skopeo
 from tests.e2e.images import MIB, random_file
 from tests.e2e.nginx import Disturbance
+from tests.e2e.pairs import REPLICATED
 from tests.e2e.server import LayoverServer, SavedBuild
 from tests.throttle import Throttle
 from tests.token_server import CREDENTIALS, TokenRequest
+
+# `test_push` runs on the other pair.
+pytestmark = pytest.mark.pairs(REPLICATED)
 
 LARGE_BYTES = 5 * MIB
 IMDS = "169.254.169.254"

@@ -23,8 +23,7 @@ class BuildGone(BuildError):
     """The build was there; its time is over, or somebody deleted it."""
 
     def __init__(self, build_id: str, gone: Gone) -> None:
-        was = "was " if gone.is_deleted else ""
-        super().__init__(f"build {build_id} {was}{gone}: nothing of it is left to show or to pull")
+        super().__init__(f"build {build_id} {gone}: nothing of it is left to show or to pull")
         self.build_id, self.gone = build_id, gone
 
 

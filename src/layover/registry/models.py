@@ -210,7 +210,7 @@ class Gone:
     at: datetime
 
     def __str__(self) -> str:
-        return f"{'deleted' if self.is_deleted else 'expired'} at {self.at:%Y-%m-%dT%H:%M:%SZ}"
+        return f"{'was deleted' if self.is_deleted else 'expired'} at {self.at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 @dataclass(frozen=True, slots=True)

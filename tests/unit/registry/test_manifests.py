@@ -164,7 +164,7 @@ async def test_what_is_gone_is_told_with_its_time(
             with pytest.raises(ManifestUnknown) as unknown:
                 await after.find(REPOSITORY, reference, audience)
             assert unknown.value.gone == Gone(deletes, NOW if deletes else later)
-            told = "deleted at 2026-01-01" if deletes else "expired at 2026-01-08"
+            told = "was deleted at 2026-01-01" if deletes else "expired at 2026-01-08"
             assert f"it {told}T12:00:00Z" in str(unknown.value)
     with pytest.raises(ManifestUnknown) as unknown:
         await service(stores).find(REPOSITORY, Tag("never"), Audience.READER)
