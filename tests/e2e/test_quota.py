@@ -105,6 +105,8 @@ def test_an_announced_upload_is_refused_before_a_byte_is_stored(registry: Regist
     # Nothing is left.
     refused = registry("POST", "blobs/uploads/")
     assert (refused.status, code(refused)) == (403, "DENIED")
+    detail = refused.json()["errors"][0]["detail"]
+    assert detail == {"usedBytes": 8 * MIB, "limitBytes": 8 * MIB}
     # Another repository of the project mounts it for nothing.
     other = registry.at(f"{server.project_id}/other")
     mounted = other("POST", f"blobs/uploads/?mount={fits}&from={registry.repository}")

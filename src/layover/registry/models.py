@@ -137,7 +137,7 @@ class QuotaExceeded(RegistryError):
             f"it does not fit into the quota of project {project_id}:"
             f" {about(used_bytes)} of {about(limit_bytes)} are taken, uploads under way"
             " included. See `layover list builds`, delete what is not needed by `layover builds"
-            " rm ID`, and push again"
+            " rm ID`, what docker pushed by `skopeo delete`, and push again"
         )
         self.project_id, self.used_bytes, self.limit_bytes = project_id, used_bytes, limit_bytes
 

@@ -152,6 +152,8 @@ def _detail(error: LayoverError) -> Mapping[str, object] | None:
             return {"deletedAt" if gone.is_deleted else "expiredAt": rfc3339(gone.at)}
         case ManifestBlobUnknown():
             return {"missing": [str(digest) for digest in error.missing[:_MAX_MISSING]]}
+        case QuotaExceeded():
+            return {"usedBytes": error.used_bytes, "limitBytes": error.limit_bytes}
         case DigestMismatch():
             return {"expected": str(error.expected), "actual": str(error.actual)}
         case _:
