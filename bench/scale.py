@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
-from sqlalchemy import Table, insert, update
+from sqlalchemy import Table, insert, select, update
 
 from bench import peers
 from bench.peers import Peer, ask
@@ -35,6 +35,7 @@ from layover.adapters.sql.schema import (
     builds,
     manifest_references,
     manifests,
+    receipts,
     repositories,
     repository_blobs,
     retained_manifests,
@@ -369,11 +370,26 @@ def _median_list_ms(peer: Peer, project: str) -> float:
 def _expiry(folder: Folder, peer: Peer, first: int) -> Expiry:
     """Let builds be over from the `first` on: as many alone as while one is pulled."""
     seconds_alone = _expire(folder, range(first, first + _EXPIRE))
-    usual = [manifest_gets(peer, folder.pulled.digest, _PULL_SECONDS)]
+    usual = [_usual_gets(folder, peer)]
     with _pulling(peer, folder.pulled) as meanwhile:
         seconds = _expire(folder, range(first + _EXPIRE, first + 2 * _EXPIRE))
-    usual.append(manifest_gets(peer, folder.pulled.digest, _PULL_SECONDS))
+    usual.append(_usual_gets(folder, peer))
     return Expiry(seconds, statistics.mean(meanwhile) / statistics.mean(usual), seconds_alone)
+
+
+def _usual_gets(folder: Folder, peer: Peer) -> float:
+    """Pulls a second with nothing collected: the receipts come behind the bytes."""
+    unsigned = select(receipts.c.build_id).where(receipts.c.signed_at.is_(None)).limit(1)
+    database = Database(f"sqlite:///{folder.path / 'data' / 'layover.db'}")
+    try:
+        while True:
+            with database.engine.connect() as connection:
+                if connection.execute(unsigned).first() is None:
+                    break
+            time.sleep(0.1)
+    finally:
+        database.close()
+    return manifest_gets(peer, folder.pulled.digest, _PULL_SECONDS)
 
 
 def _expire(folder: Folder, expiring: range) -> float:

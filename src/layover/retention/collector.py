@@ -82,7 +82,7 @@ class Collector:
             await self._repeat(lambda: self._store.collect_manifests(now, _BATCH))
             await self._repeat(lambda: self._store.collect_links(now, _BATCH))
             await self._remove_bytes()
-            await self._receipts.sign_decided()
+            await self._sign_receipts()
             await self._repeat(
                 lambda: self._store.forget_gone(
                     now - _TOMBSTONE_LIFETIME, now - _RECEIPT_LIFETIME, _BATCH
@@ -123,6 +123,13 @@ class Collector:
                 return
             # What cannot be removed now keeps the rest from nothing: the next time perhaps it can.
             after = doomed[-1].key
+            await self._rest_from(began)
+
+    async def _sign_receipts(self) -> None:
+        after: str | None = ""
+        while after is not None and await self._lease():
+            began = self._elapsed()
+            after = await self._receipts.sign_decided(after)
             await self._rest_from(began)
 
     async def _lease(self) -> bool:

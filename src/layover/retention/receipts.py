@@ -44,21 +44,17 @@ class ReceiptService:
     def public_key(self) -> bytes:
         return self._key.public_key().public_bytes_raw()
 
-    async def sign_decided(self) -> int:
-        """Sign the receipt of each build of which nothing waits any more; return how many."""
-        signed, after = 0, ""
-        while True:
-            receipts, more = await self._store.decided_receipts(after, _PAGE)
-            now = self._now()
-            documents = [(receipt.build_id, _document(receipt, now)) for receipt in receipts]
-            if documents:
-                await self._store.sign_receipts(
-                    [(build_id, text, self._key.sign(text)) for build_id, text in documents], now
-                )
-            signed += len(documents)
-            if more is None:
-                return signed
-            after = more
+    async def sign_decided(self, after: str) -> str | None:
+        """Sign the receipts of builds of which nothing waits any more, a page of them, from behind
+        the build ID `after`; return the ID that the next page is behind, None after the last."""
+        receipts, more = await self._store.decided_receipts(after, _PAGE)
+        now = self._now()
+        documents = [(receipt.build_id, _document(receipt, now)) for receipt in receipts]
+        if documents:
+            await self._store.sign_receipts(
+                [(build_id, text, self._key.sign(text)) for build_id, text in documents], now
+            )
+        return more
 
     async def find(
         self, builds: BuildService, principal: Principal, build_id: str
