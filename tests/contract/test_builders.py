@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from opentelemetry.metrics import _internal as metrics_internal
 
 from layover.adapters.buildkit.daemon_config import RegistryAccess
 from layover.adapters.buildkit.embedded import EmbeddedBuilder
@@ -129,6 +130,15 @@ async def test_a_host_that_does_not_exist_is_named() -> None:
     config = BuilderConfig("nowhere", "tcp://no-such-host.invalid:1234")
     with pytest.raises(BuilderUnhealthy, match=r"no-such-host\.invalid|dns|resolve"):
         await RemoteBuilder(config).check()
+
+
+async def test_asking_how_a_builder_is_leaves_nothing_behind() -> None:
+    builder = RemoteBuilder(BuilderConfig("none", f"tcp://127.0.0.1:{free_port()}"))
+    # What the HTTP client measures for whoever asks: never given back (opentelemetry-api).
+    meters = metrics_internal._PROXY_METER_PROVIDER._meters
+    before = len(meters)
+    assert not await is_healthy(builder)
+    assert len(meters) == before
 
 
 async def test_an_address_of_another_kind_is_named() -> None:

@@ -217,9 +217,10 @@ class UploadService:
         for upload_id in await self._store.expired_uploads(now):
             # Its owner may have gone on with it since it was listed.
             keys += await self._end(upload_id, expired_by=now, removes=False)
-        live = await self._store.live_uploads(now)
-        for upload_id in self._hashes.keys() - live:
-            del self._hashes[upload_id]
+        # Before the question: what begins meanwhile is not in its answer.
+        hashed = set(self._hashes)
+        for upload_id in hashed - await self._store.live_uploads(now):
+            self._hashes.pop(upload_id, None)
         return keys
 
     async def _opened(

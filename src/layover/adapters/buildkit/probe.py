@@ -98,6 +98,8 @@ async def _list_platforms(
         # A rule for the other scheme alone: without any, HTTP_PROXY of the environment would
         # apply, and a builder is never behind it.
         proxy=Proxy("http://proxy.invalid", scheme="http" if scheme == "https" else "https"),
+        # Its meters are kept for as long as the process lives, and this is asked every few seconds.
+        enable_otel=False,
     )
     try:
         url_host = f"[{name}]" if ":" in name else name

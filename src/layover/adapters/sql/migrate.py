@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Column, Connection, Engine, MetaData, Table, Text, select
 from sqlalchemy.exc import DBAPIError
 
 from layover.adapters.sql.database import Database
@@ -21,6 +21,9 @@ _log = structlog.get_logger(__name__)
 
 # Held while migrating, by whichever server comes first ("Advisory Locks"); any number would do.
 _MIGRATION_LOCK = 7_306_086_953_108_271
+
+# Alembic's (its documentation, "The Migration Environment").
+_VERSIONS = Table("alembic_version", MetaData(), Column("version_num", Text))
 
 
 class DatabaseUnusable(LayoverError):
@@ -87,14 +90,20 @@ class SchemaWatch:
 
         Raises StorageUnavailable when it is another one, or the database does not answer.
         """
-        found = await self._database.probe(
-            lambda connection: MigrationContext.configure(connection).get_current_revision()
-        )
+        found = await self._database.probe(_revision)
         if found != self._found:
             self._found = found
             _log.error("schema_changed", found=found, known=self._known)
             self._database.refuse(None if found == self._known else str(SchemaUnknown(str(found))))
         await self._database.ping()
+
+
+def _revision(connection: Connection) -> str | None:
+    # Alembic's own way makes a table of its own each time, which SQLAlchemy remembers.
+    if not connection.dialect.has_table(connection, _VERSIONS.name):
+        return None
+    found: str | None = connection.execute(select(_VERSIONS.c.version_num)).scalar()
+    return found
 
 
 def _config() -> Config:

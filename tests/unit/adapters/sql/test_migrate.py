@@ -11,7 +11,7 @@ import pytest
 from alembic import op
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Inspector, inspect, text
+from sqlalchemy import Engine, Inspector, inspect, text
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.migrate import (
@@ -240,6 +240,24 @@ async def test_a_server_notices_that_another_release_migrated_the_database(
     set_revision(database, known_revision())
     await watch.check()
     await database.write(lambda connection: connection.execute(text("DELETE FROM tags")))
+
+
+@pytest.mark.anyio
+async def test_looking_at_the_schema_again_and_again_leaves_nothing_behind(
+    database: Database,
+) -> None:
+    migrate(database.engine)
+    watch = SchemaWatch(database)
+    sizes = []
+    for _ in range(3):
+        await watch.check()
+        sizes.append([len(engine._compiled_cache or ()) for engine in engines_of(database)])
+    assert sizes[0] == sizes[1] == sizes[2]
+
+
+def engines_of(database: Database) -> list[Engine]:
+    engines = database._engines
+    return [engines.reads, engines.lookups, engines.writes]
 
 
 def test_a_migration_that_fails_half_way_leaves_nothing(
