@@ -2,7 +2,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -470,6 +470,27 @@ async def test_cleaning_up_removes_exactly_what_no_live_session_needs(
     assert await content_of(stores, clock, Digest.of(b"blob")) == b"blob"
     await uploads.finish(REPOSITORY, live.id, Digest.of(b"live"), pieces(), None)
     assert await uploads.clean_up() == 0
+
+
+async def test_a_session_that_begins_during_a_clean_up_keeps_its_hash(
+    stores: Stores, clock: Clock
+) -> None:
+    begun: list[str] = []
+
+    class Meanwhile:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(stores.uploads, name)
+
+        async def live_uploads(self, now: datetime) -> frozenset[str]:
+            live = await stores.uploads.live_uploads(now)
+            upload = await uploads.start(REPOSITORY)
+            await uploads.append(REPOSITORY, upload.id, pieces(b"begun"), None)
+            begun.append(upload.id)
+            return live
+
+    uploads = service(stores, clock, sessions=Meanwhile())
+    await uploads.clean_up()
+    assert [*uploads._hashes] == begun
 
 
 async def test_a_session_is_kept_while_a_request_writes_to_it(stores: Stores, clock: Clock) -> None:
