@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -197,6 +198,47 @@ async def test_everything_is_asked_at_once(
     there.before = wait_for_all
     await run(images, there, told, push(image.digest, "r.io/app:1"))
     assert there.manifests[place("r.io/app"), "1"] == image.body
+
+
+async def test_killed_before_any_request_it_goes_on_and_sends_nothing_twice(images: Images) -> None:
+    class KilledError(Exception):
+        pass
+
+    amd64, x86 = images.image("a", layers=3), images.image("b", layers=2)
+    index = images.index({"linux/amd64": amd64, "linux/386": x86})
+    blobs = {*amd64.blobs, *x86.blobs}
+    tags = [Destination.parse(text) for text in ("r.io/app:1", "r.io/web:2", "other.io/app:1")]
+    what = push(index, *(str(one) for one in tags))
+    for last in range(200):
+        there = MemoryRegistries()
+
+        async def dies(name: str, where: Place, there: Any = there, last: int = last) -> None:
+            # Those that are on their way at once do not all arrive.
+            await asyncio.sleep(0)
+            if len(there.calls) > last:
+                raise KilledError
+
+        there.before = dies
+        with suppress(KilledError):
+            await run(images, there, Told(), what)
+        is_killed = len(there.calls) > last
+        # No tag names what is not all there.
+        for one in tags:
+            body = there.manifests.get((one.place, str(one.tag)))
+            if body is not None:
+                assert Digest.of(body) == index
+                assert {digest for where, digest in there.blobs if where == one.place} == blobs
+        arrived = {(where, str(digest)) for where, digest in there.blobs}
+        there.before = None
+        there.calls.clear()
+        await run(images, there, Told(), what)
+        sent = {(where, digest) for name, where, digest in there.calls if name == "send"}
+        assert not arrived & sent
+        for one in tags:
+            assert Digest.of(there.manifests[one.place, str(one.tag)]) == index
+        if not is_killed:
+            break
+    assert 40 < last < 199
 
 
 async def test_a_tag_that_names_it_is_not_set_again(
