@@ -347,6 +347,32 @@ def test_bad_input_is_named(
     assert "Traceback" not in failed.stderr
 
 
+def test_a_build_that_failed_or_is_over_is_pushed_nowhere(
+    server: LayoverServer, open_registry: Distribution, tmp_path: Path
+) -> None:
+    context = busybox_context(tmp_path / "context", "over")
+    over = server.save(context, "--retention", "3s")
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY nothing /\n")
+    failed = server.cli("build", "--save", str(context), check=False)
+    assert failed.returncode
+    (failed_id,) = (
+        row["id"]
+        for row in json.loads(server.cli("list", "builds", "--output", "json").stdout)
+        if row["status"] == "failed"
+    )
+    wait_until(
+        lambda: server.manifest(over.id).status == 404, timeout=30, what="the end of its time"
+    )
+    for build_id, told in (
+        (failed_id, f"build {failed_id} failed"),
+        (over.id, f"build {over.id} expired at "),
+    ):
+        refused = server.cli("push", build_id, "-t", f"{open_registry.host}/over", check=False)
+        assert refused.returncode == 1
+        assert told in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
 def test_a_token_that_only_pulls_pushes_nothing_on(
     server: LayoverServer, build: SavedBuild, open_registry: Distribution
 ) -> None:

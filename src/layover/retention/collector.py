@@ -25,9 +25,13 @@ LEASE = timedelta(seconds=30)
 _BATCH = 200
 
 # A step is followed by a rest of so many times its length, so that pulls hardly notice; of fewer
-# when the next collection is due soon. One that waited long for the disk was in nobody's way.
-_REST, _LATE_REST = 9.0, 1.0
-_LONGEST_REST_SECONDS = 0.2
+# when the next collection is due soon, and of fewer still where nobody is there to notice. One that
+# waited long for the disk was in nobody's way.
+_REST, _LATE_REST, _IDLE_REST = 9.0, 6.0, 1.0
+_LONGEST_REST_SECONDS = 1.0
+
+# A rest that ends later by this was ended by an event loop that had requests to answer.
+_BUSY_SECONDS = 0.004
 
 # What is remembered of what is gone.
 _TOMBSTONE_LIFETIME = timedelta(days=30)
@@ -59,6 +63,7 @@ class Collector:
         self._now, self._elapsed = now, elapsed
         self._holder, self._grace, self._interval = holder, grace, interval
         self._late_at = float("inf")
+        self._is_busy = False
         # When the clock was last found as it should be, and by how much it is ahead of `elapsed`.
         self._checked_at = now()
         self._offset: float | None = None
@@ -107,8 +112,11 @@ class Collector:
 
     async def _rest_from(self, began: float) -> None:
         ended = self._elapsed()
-        rest = (ended - began) * (_REST if ended < self._late_at else _LATE_REST)
-        await asyncio.sleep(min(rest, _LONGEST_REST_SECONDS))
+        late = _LATE_REST if self._is_busy else _IDLE_REST
+        rest = (ended - began) * (_REST if ended < self._late_at else late)
+        rest = min(rest, _LONGEST_REST_SECONDS)
+        await asyncio.sleep(rest)
+        self._is_busy = self._elapsed() - ended > rest + _BUSY_SECONDS
 
     async def _remove_bytes(self) -> None:
         after = ""
