@@ -360,8 +360,9 @@ def test_a_build_that_failed_or_is_over_is_pushed_nowhere(
         for row in json.loads(server.cli("list", "builds", "--output", "json").stdout)
         if row["status"] == "failed"
     )
+    path = f"/v2/{server.project_id}/manifests/{over.id}"
     wait_until(
-        lambda: server.manifest(over.id).status == 404, timeout=30, what="the end of its time"
+        lambda: server.request("GET", path).status == 404, timeout=30, what="the end of its time"
     )
     for build_id, told in (
         (failed_id, f"build {failed_id} failed"),

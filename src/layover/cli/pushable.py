@@ -8,6 +8,8 @@ from layover.client.api import Client
 from layover.client.errors import AccessRefused
 from layover.rpc.layover.v1.builds_pb import BuildStatus, SavedImage
 
+_TOLD = {BuildStatus.FAILED: "failed", BuildStatus.CANCELED: "was canceled"}
+
 
 async def check_pushable(
     client: Client, build_id: str, target: str, platforms: Sequence[str]
@@ -27,9 +29,9 @@ async def check_pushable(
     if not build.images and build.status is BuildStatus.FINISHED:
         raise NotSaved(build_id, "push")
     if not build.images:
+        told = _TOLD.get(build.status, "has not finished yet")
         raise CliError(
-            f"build {build_id} is {build.status.name.lower()}: what is pushed is a build that"
-            " has finished and was saved"
+            f"build {build_id} {told}: what is pushed is a build that has finished and was saved"
         )
     image = _chosen(build_id, build.images, target)
     for platform in platforms:

@@ -154,8 +154,8 @@ BAKE = saved(("web", ["linux/amd64"]), ("worker", ["linux/arm64"]))
         (BAKE, ("--target", "web", "--platform", "arm64"), 2, "it is for linux/amd64"),
         (saved(("", ["linux/amd64"])), ("--target", "web"), 2, "leave out --target"),
         (saved(), (), 1, "was not saved, so there is nothing to push"),
-        (saved(status=BuildStatus.FAILED), (), 1, "is failed"),
-        (saved(status=BuildStatus.RUNNING), (), 1, "is running"),
+        (saved(status=BuildStatus.FAILED), (), 1, "failed: what is pushed"),
+        (saved(status=BuildStatus.RUNNING), (), 1, "has not finished yet"),
         (Build(id="cccccccccc"), (), 1, f"unknown build '{BUILD}'"),
     ],
 )
