@@ -25,9 +25,9 @@ LEASE = timedelta(seconds=30)
 _BATCH = 200
 
 # A step is followed by a rest of so many times its length, so that pulls hardly notice; of fewer
-# when the next collection is due soon, and of fewer still where nobody is there to notice. One that
-# waited long for the disk was in nobody's way.
-_REST, _LATE_REST, _IDLE_REST = 9.0, 6.0, 1.0
+# when the next collection is due soon and nobody is there to notice. One that waited long for the
+# disk was in nobody's way.
+_REST, _LATE_REST = 9.0, 1.0
 _LONGEST_REST_SECONDS = 1.0
 
 # A rest that ends later by this was ended by an event loop that had requests to answer.
@@ -112,8 +112,8 @@ class Collector:
 
     async def _rest_from(self, began: float) -> None:
         ended = self._elapsed()
-        late = _LATE_REST if self._is_busy else _IDLE_REST
-        rest = (ended - began) * (_REST if ended < self._late_at else late)
+        hurries = ended >= self._late_at and not self._is_busy
+        rest = (ended - began) * (_LATE_REST if hurries else _REST)
         rest = min(rest, _LONGEST_REST_SECONDS)
         await asyncio.sleep(rest)
         self._is_busy = self._elapsed() - ended > rest + _BUSY_SECONDS
