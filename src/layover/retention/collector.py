@@ -120,25 +120,32 @@ class Collector:
 
     async def _remove_bytes(self) -> None:
         after = ""
-        while await self._lease():
-            began = self._elapsed()
+
+        async def remove_some() -> bool:
+            nonlocal after
             doomed = await self._store.doomed(after, _BATCH)
             removed = await self._blobs.delete([one.key for one in doomed])
             if removed:
                 await self._store.forget_doomed(removed)
                 _log.info("bytes_removed", objects=len(removed))
             if len(doomed) < _BATCH:
-                return
+                return False
             # What cannot be removed now keeps the rest from nothing: the next time perhaps it can.
             after = doomed[-1].key
-            await self._rest_from(began)
+            return True
+
+        await self._repeat(remove_some)
 
     async def _sign_receipts(self) -> None:
-        after: str | None = ""
-        while after is not None and await self._lease():
-            began = self._elapsed()
-            after = await self._receipts.sign_decided(after)
-            await self._rest_from(began)
+        after = ""
+
+        async def sign_some() -> bool:
+            nonlocal after
+            more = await self._receipts.sign_decided(after)
+            after = more or ""
+            return more is not None
+
+        await self._repeat(sign_some)
 
     async def _lease(self) -> bool:
         """Whether this server is the one that collects; renews what is half over."""
