@@ -3,13 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from alembic.runtime.migration import MigrationContext
-
 from layover.adapters.blobs.files import FileBlobStore
 from layover.adapters.blobs.objects import ObjectBlobStore
 from layover.adapters.blobs.opening import open_blob_store
 from layover.adapters.sql.database import Database
-from layover.adapters.sql.migrate import SchemaUnknown, known_revision
+from layover.adapters.sql.migrate import SchemaUnknown, current_revision, known_revision
 from layover.errors import LayoverError
 from layover.settings import Settings
 from layover.startup import BACKUP_FILE, RESTORING_FILE
@@ -55,9 +53,7 @@ def _check_folder(settings: Settings) -> None:
 
 
 async def _check_schema(database: Database) -> None:
-    found = await database.read(
-        lambda connection: MigrationContext.configure(connection).get_current_revision()
-    )
+    found = await database.read(current_revision)
     if found is None:
         raise NoServerData("the database is empty: no server has used it")
     if found != known_revision():

@@ -8,7 +8,6 @@ from pathlib import Path
 import structlog
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, Engine, MetaData, Table, Text, select
 from sqlalchemy.exc import DBAPIError
@@ -90,7 +89,7 @@ class SchemaWatch:
 
         Raises StorageUnavailable when it is another one, or the database does not answer.
         """
-        found = await self._database.probe(_revision)
+        found = await self._database.probe(current_revision)
         if found != self._found:
             self._found = found
             _log.error("schema_changed", found=found, known=self._known)
@@ -98,7 +97,8 @@ class SchemaWatch:
         await self._database.ping()
 
 
-def _revision(connection: Connection) -> str | None:
+def current_revision(connection: Connection) -> str | None:
+    """The schema that the database has; None where it has none yet."""
     # Alembic's own way makes a table of its own each time, which SQLAlchemy remembers.
     if not connection.dialect.has_table(connection, _VERSIONS.name):
         return None
@@ -131,7 +131,7 @@ def _migrate_on(connection: Connection, config: Config, scripts: ScriptDirectory
     with _foreign_keys_unchecked(connection), connection.begin():
         if connection.dialect.name == "postgresql":
             _prepare_postgresql(connection)
-        current = MigrationContext.configure(connection).get_current_revision()
+        current = current_revision(connection)
         if current is not None and current not in known:
             raise SchemaUnknown(current)
         if current == scripts.get_current_head():
