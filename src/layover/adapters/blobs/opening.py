@@ -30,7 +30,7 @@ def open_quarantine(settings: Settings) -> FileQuarantine | ObjectQuarantine:
 
 
 def _bucket(settings: Settings) -> "Bucket":
-    # What it loads is of no use without a bucket, and a tenth of a server's start.
+    # What it loads takes time, and is of no use without a bucket.
     from layover.adapters.blobs.objects import Bucket
 
     return Bucket(

@@ -54,7 +54,7 @@ def connect(url: str | URL) -> Engines:
     Raises InvalidDatabaseUrl.
     """
     if isinstance(url, str) and url.startswith(("postgresql://", "postgres://")):
-        # Its driver takes as long to load as SQLAlchemy, and most servers have SQLite.
+        # Its driver takes time to load, and most servers have SQLite.
         from layover.adapters.sql.postgresql import postgresql
 
         return postgresql(url)

@@ -17,8 +17,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from layover.adapters.sql.engines import Engines, InvalidDatabaseUrl
 
 # Connections of one replica; 100 are PostgreSQL's default for all of its clients.
-_POSTGRESQL_READERS = 8
-_POSTGRESQL_WRITERS = 8
+_READERS = 8
+_WRITERS = 8
 
 # What libpq is told where the URL says nothing else ("Parameter Key Words"): a server that is
 # gone without a word is given up on, in connecting and in the midst of a query.
@@ -57,18 +57,16 @@ class _WholeNumberLoader(Loader):
 def postgresql(url: str) -> Engines:
     """Prepare the connections. Raises InvalidDatabaseUrl."""
     parameters = {**_CONNECTION_DEFAULTS, **_parse(url)}
-    reading = _postgresql_engine(parameters, _POSTGRESQL_READERS)
+    reading = _engine(parameters, _READERS)
     return Engines(
         # One snapshot for all the queries of a transaction, as SQLite gives it. It never fails for
         # what others write, which SERIALIZABLE could.
         reads=reading.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         ),
-        readers=_POSTGRESQL_READERS,
-        writes=_postgresql_engine(parameters, _POSTGRESQL_WRITERS).execution_options(
-            isolation_level="SERIALIZABLE"
-        ),
-        writers=_POSTGRESQL_WRITERS,
+        readers=_READERS,
+        writes=_engine(parameters, _WRITERS).execution_options(isolation_level="SERIALIZABLE"),
+        writers=_WRITERS,
         # A statement sees what was committed before it, without the way there and back for BEGIN.
         lookups=reading.execution_options(isolation_level="AUTOCOMMIT"),
         looks_up_inline=False,
@@ -97,7 +95,7 @@ def _parse(url: str) -> dict[str, Any]:
     return parameters
 
 
-def _postgresql_engine(parameters: dict[str, Any], connections: int) -> Engine:
+def _engine(parameters: dict[str, Any], connections: int) -> Engine:
     # The URL stays out of SQLAlchemy's: it would be in messages, with what is in it.
     engine = create_engine(
         "postgresql+psycopg://",
