@@ -35,6 +35,8 @@ __all__ = [
     "LayoverDestination",
     "OtherRegistry",
     "TokenServer",
+    "docker_config",
+    "started",
 ]
 
 # `htpasswd -B` of CREDENTIALS.
@@ -277,3 +279,13 @@ def started(registry: Distribution) -> Iterator[Distribution]:
         yield registry
     finally:
         registry.remove()
+
+
+def docker_config(folder: Path, host: str, registry: OtherRegistry) -> dict[str, str]:
+    """The environment in which Docker's own login for the registry is found."""
+    folder.mkdir(exist_ok=True)
+    auths = {}
+    if registry.credentials is not None:
+        auths[host] = {"auth": registry.credentials.basic}
+    (folder / "config.json").write_text(json.dumps({"auths": auths}))
+    return {"DOCKER_CONFIG": str(folder)}

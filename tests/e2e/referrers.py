@@ -1,9 +1,8 @@
 """What refers to a build's image, as a signature or an SBOM does."""
 
-import hashlib
 import json
 
-from tests.e2e.registry import OCI_MANIFEST, Registry, basic, descriptor
+from tests.e2e.registry import OCI_MANIFEST, Registry, basic, descriptor, digest_of
 from tests.e2e.server import LayoverServer, SavedBuild
 
 
@@ -27,7 +26,7 @@ def push_referrer(server: LayoverServer, subject: SavedBuild) -> str:
             },
         }
     ).encode()
-    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    digest = digest_of(body)
     pushed = registry.push_manifest(digest, body)
     assert pushed.status == 201, pushed
     return digest

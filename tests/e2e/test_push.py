@@ -18,6 +18,7 @@ from tests.destinations import (
     LayoverDestination,
     OtherRegistry,
     TokenServer,
+    docker_config,
     started,
 )
 from tests.e2e.conftest import ServerFactory
@@ -76,16 +77,6 @@ def open_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribu
 
 
 NO_BUILDER = '[{"name": "none", "address": "tcp://127.0.0.1:1"}]'
-
-
-def docker_config(folder: Path, host: str, registry: OtherRegistry) -> dict[str, str]:
-    """The environment in which Docker's own login for the registry is found."""
-    folder.mkdir(exist_ok=True)
-    auths = {}
-    if registry.credentials is not None:
-        auths[host] = {"auth": registry.credentials.basic}
-    (folder / "config.json").write_text(json.dumps({"auths": auths}))
-    return {"DOCKER_CONFIG": str(folder)}
 
 
 def digest_of(server: LayoverServer, build: SavedBuild) -> str:

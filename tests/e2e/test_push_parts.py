@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.destinations import Distribution, Distribution3, LayoverDestination, started
+from tests.destinations import (
+    Distribution,
+    Distribution3,
+    LayoverDestination,
+    docker_config,
+    started,
+)
 from tests.e2e.conftest import ServerFactory
 from tests.e2e.engines import Skopeo
 from tests.e2e.images import busybox_context
@@ -142,11 +148,7 @@ def test_what_refers_to_the_image_goes_along_where_it_is_asked_for(
         return
     other = LayoverDestination(start_server())
     repository = f"{other.host}/{other.server.project_id}"
-    docker = tmp_path / "docker"
-    docker.mkdir()
-    auths = {other.host: {"auth": other.credentials.basic}}
-    (docker / "config.json").write_text(json.dumps({"auths": auths}))
-    env = {"DOCKER_CONFIG": str(docker)}
+    env = docker_config(tmp_path / "docker", other.host, other)
     server.cli("push", build.id, "-t", f"{repository}:bare", env=env)
     assert referrers_of(other.server, root) == []
     server.cli("push", build.id, "--referrers", "-t", f"{repository}:v1", env=env)
