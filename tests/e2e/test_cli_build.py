@@ -296,8 +296,7 @@ def test_an_interrupted_build_is_canceled_on_the_builder_and_on_the_server(
     seconds = 7000 + number
     slow(context, seconds)
     build = subprocess.Popen(
-        # Whoever runs the tests may ignore a signal, which a command would then ignore, too.
-        ["env", "--default-signal", LAYOVER, "build", "--save", str(context)],
+        [LAYOVER, "build", "--save", str(context)],
         env=server.cli_env(),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
