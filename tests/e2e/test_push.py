@@ -346,11 +346,10 @@ def test_a_build_that_failed_or_is_over_is_pushed_nowhere(
     (context / "Dockerfile").write_text("FROM scratch\nCOPY nothing /\n")
     failed = server.cli("build", "--save", str(context), check=False)
     assert failed.returncode
-    (failed_id,) = (
-        row["id"]
-        for row in json.loads(server.cli("list", "builds", "--output", "json").stdout)
-        if row["status"] == "failed"
-    )
+    # The newest is listed first; other tests' builds failed before it.
+    newest = json.loads(server.cli("list", "builds", "--output", "json").stdout)[0]
+    assert newest["status"] == "failed"
+    failed_id = newest["id"]
     path = f"/v2/{server.project_id}/manifests/{over.id}"
     wait_until(
         lambda: server.request("GET", path).status == 404, timeout=30, what="the end of its time"
