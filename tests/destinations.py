@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from layover.promotion.models import Authorization, AuthorizationScheme
 from tests.certificates import Certificates
@@ -33,8 +33,10 @@ __all__ = [
     "Distribution2",
     "Distribution3",
     "LayoverDestination",
+    "LocalRegistry",
     "OtherRegistry",
     "TokenServer",
+    "Zot",
     "docker_config",
     "started",
 ]
@@ -84,11 +86,10 @@ class OtherRegistry(Protocol):
         ...
 
 
-class Distribution:
-    """CNCF Distribution on files, of either version."""
+class LocalRegistry:
+    """A registry's program on files, with its configuration in its folder."""
 
     program: str
-    config: Path | None = None
 
     def __init__(
         self,
@@ -96,53 +97,26 @@ class Distribution:
         *,
         basic: bool = False,
         tokens: TokenServer | None = None,
-        realm: str | None = None,
         certificates: Certificates | None = None,
-        settings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Prepare one that is not started yet.
-
-        It asks for nothing, for Basic authentication, or for tokens of a server; `realm` is
-        another than that server's to send clients to. `settings` are sections of its
-        configuration beside what is set here.
+        """Prepare one that is not started yet: it asks for nothing, for Basic authentication, or
+        for tokens of a server.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port()
         self.tokens, self._basic, self._certificates = tokens, basic, certificates
-        auth: dict[str, Any] = {}
         if basic:
-            (folder / "htpasswd").write_text(_HTPASSWD)
-            auth = {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}}
-        elif tokens is not None:
-            auth = {
-                "token": {
-                    "realm": realm or tokens.realm,
-                    "service": SERVICE,
-                    "issuer": "tests",
-                    "rootcertbundle": str(tokens.root_certificate),
-                }
-            }
-        listen: dict[str, Any] = {"addr": f"127.0.0.1:{self.port}", "secret": "of the tests"}
-        if certificates is not None:
-            listen["tls"] = {
-                "certificate": str(certificates.certificate),
-                "key": str(certificates.key),
-            }
-        sections: dict[str, Any] = {
-            "version": 0.1,
-            "log": {"level": "info", "accesslog": {"disabled": False}},
-            "storage": {
-                "filesystem": {"rootdirectory": str(folder / "data")},
-                "delete": {"enabled": True},
-            },
-            "http": listen,
-            **({"auth": auth} if auth else {}),
-            **(settings or {}),
-        }
-        # JSON is YAML too.
-        (folder / "config.yml").write_text(json.dumps(sections))
+            self._passwords.write_text(_HTPASSWD)
         self._process: Background | None = None
+
+    @property
+    def _passwords(self) -> Path:
+        return self.folder / "htpasswd"
+
+    def _configure(self, configuration: Mapping[str, Any]) -> None:
+        # JSON is YAML too.
+        (self.folder / "config.yml").write_text(json.dumps(configuration))
 
     @property
     def host(self) -> str:
@@ -216,6 +190,55 @@ class Distribution:
         processes.remove(self.folder)
 
 
+class Distribution(LocalRegistry):
+    """CNCF Distribution, of either version."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        basic: bool = False,
+        tokens: TokenServer | None = None,
+        realm: str | None = None,
+        certificates: Certificates | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """`realm` is another than that server's to send clients to. `settings` are sections of its
+        configuration beside what is set here.
+        """
+        super().__init__(folder, basic=basic, tokens=tokens, certificates=certificates)
+        auth: dict[str, Any] = {}
+        if basic:
+            auth = {"htpasswd": {"realm": "tests", "path": str(self._passwords)}}
+        elif tokens is not None:
+            auth = {
+                "token": {
+                    "realm": realm or tokens.realm,
+                    "service": SERVICE,
+                    "issuer": "tests",
+                    "rootcertbundle": str(tokens.root_certificate),
+                }
+            }
+        listen: dict[str, Any] = {"addr": f"127.0.0.1:{self.port}", "secret": "of the tests"}
+        if certificates is not None:
+            listen["tls"] = {
+                "certificate": str(certificates.certificate),
+                "key": str(certificates.key),
+            }
+        sections: dict[str, Any] = {
+            "version": 0.1,
+            "log": {"level": "info", "accesslog": {"disabled": False}},
+            "storage": {
+                "filesystem": {"rootdirectory": str(folder / "data")},
+                "delete": {"enabled": True},
+            },
+            "http": listen,
+            **({"auth": auth} if auth else {}),
+            **(settings or {}),
+        }
+        self._configure(sections)
+
+
 class Distribution2(Distribution):
     """CNCF Distribution 2.8, as Debian has it."""
 
@@ -226,6 +249,26 @@ class Distribution3(Distribution):
     """CNCF Distribution 3."""
 
     program = "registry"
+
+
+class Zot(LocalRegistry):
+    """zot, which mounts by itself what it has anywhere, and takes images alone: no indexes."""
+
+    program = "zot"
+
+    def __init__(self, folder: Path, *, basic: bool = False) -> None:
+        super().__init__(folder, basic=basic)
+        listen: dict[str, Any] = {"address": "127.0.0.1", "port": str(self.port)}
+        if basic:
+            listen["auth"] = {"htpasswd": {"path": str(self._passwords)}}
+        self._configure(
+            {
+                "version": "0.1.0-dev",
+                "storage": {"rootDirectory": str(folder / "data")},
+                "http": listen,
+                "log": {"level": "info"},
+            }
+        )
 
 
 @dataclass
@@ -271,8 +314,11 @@ class LayoverDestination:
         self.server.remove()
 
 
+Local = TypeVar("Local", bound=LocalRegistry)
+
+
 @contextmanager
-def started(registry: Distribution) -> Iterator[Distribution]:
+def started(registry: Local) -> Iterator[Local]:
     """The registry while the block runs."""
     try:
         registry.start()

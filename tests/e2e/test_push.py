@@ -18,6 +18,7 @@ from tests.destinations import (
     LayoverDestination,
     OtherRegistry,
     TokenServer,
+    Zot,
     docker_config,
     started,
 )
@@ -132,6 +133,32 @@ def test_an_image_arrives_whole_and_is_pulled_from_there(
 
 def _database(server: LayoverServer) -> bytes:
     return b"".join(path.read_bytes() for path in server.data_folder.glob("layover.db*"))
+
+
+def test_zot_takes_an_image_and_says_that_it_takes_no_index(
+    server: LayoverServer, skopeo: Skopeo, build: SavedBuild, tmp_path: Path
+) -> None:
+    with started(Zot(tmp_path / "registry", basic=True)) as registry:
+        login = registry.credentials
+        assert login is not None
+        env = docker_config(tmp_path / "docker", registry.host, registry)
+        one = f"{registry.host}/acme/app:v1"
+        # A copy in another repository, which is mounted there.
+        other = f"{registry.host}/acme/other:v1"
+        pushed = server.cli(
+            *("push", build.id, "-t", one, "-t", other, "--platform=linux/amd64"), env=env
+        )
+        creds = f"--creds={login.user}:{login.password}"
+        for line, reference in zip(pushed.stdout.splitlines(), (one, other), strict=True):
+            inspected = skopeo("inspect", creds, "--tls-verify=false", f"docker://{reference}")
+            assert line == f"{reference}@{json.loads(inspected.stdout)['Digest']}"
+        whole = f"{registry.host}/acme/app:whole"
+        refused = server.cli("push", build.id, "-t", whole, env=env, check=False)
+        assert refused.returncode == 1
+        assert "415" in refused.stderr
+        assert "application/vnd.oci.image.index.v1+json" in refused.stderr
+        missing = skopeo("inspect", creds, "--tls-verify=false", f"docker://{whole}", check=False)
+        assert missing.returncode
 
 
 def test_a_detached_push_is_listed_and_shown_until_it_is_done(

@@ -228,6 +228,8 @@ def _advice(place: Place, status: int, *, is_tag: bool) -> str:
             return "If it is a mirror that only hands images out, push to where it has them from"
         case 413:
             return "Whoever runs it can let a proxy in front of it take larger requests"
+        case 415:
+            return "If it takes no indexes, push the image of one platform: `--platform OS/ARCH`"
         case _:
             return ""
 

@@ -22,6 +22,7 @@ def test_a_tag_that_may_not_be_overwritten_is_to_be_pushed_under_another_name(st
         (404, "no repository acme/app, create that there first"),
         (405, "push to where it has them from"),
         (413, "a proxy in front of it"),
+        (415, "`--platform OS/ARCH`"),
     ],
 )
 def test_a_refusal_says_what_may_help(status: int, advice: str) -> None:

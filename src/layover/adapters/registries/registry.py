@@ -157,11 +157,12 @@ class HttpRegistry:
             place, "PUT", f"manifests/{reference}", {"content-type": media_type}, body
         )
         if not answer.is_success or answer.status == HTTPStatus.ACCEPTED:
+            told = answer.told
+            if not told and answer.status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+                told = f"it takes no {media_type}"
             if isinstance(reference, Digest):
-                raise _refused(place, f"manifest {reference}", answer)
-            raise RegistryRefused(
-                place, f"tag {reference}", answer.status, answer.told, is_tag=True
-            )
+                raise _refused(place, f"manifest {reference}", answer, told)
+            raise RegistryRefused(place, f"tag {reference}", answer.status, told, is_tag=True)
         digest = Digest.of(body, reference.algorithm if isinstance(reference, Digest) else "sha256")
         if answer.denies(digest):
             told = f"it says that it has {answer.digest[:150]}"

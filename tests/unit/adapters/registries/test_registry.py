@@ -1,5 +1,7 @@
 """What a push learns from a registry, and that it believes no registry more than it can check."""
 
+import re
+
 import pytest
 
 from layover.oci.digest import Digest
@@ -144,6 +146,13 @@ async def test_a_refused_manifest_is_told_with_the_registrys_own_words() -> None
     async with serving() as remote, dialling(remote.host) as registry:
         remote.instead = [("PUT", error(400, "TAG_INVALID", "the tag v1 is immutable"))]
         with pytest.raises(RegistryRefused, match=r"tag v1 \(400\): TAG_INVALID: the tag v1"):
+            await registry.put_manifest(remote.place, Tag("v1"), TYPE, BODY)
+
+
+async def test_a_kind_of_manifest_that_a_registry_does_not_take_is_told_by_its_type() -> None:
+    async with serving() as remote, dialling(remote.host) as registry:
+        remote.instead = [("PUT", Reply(415))]
+        with pytest.raises(RegistryRefused, match=re.escape(f"(415): it takes no {TYPE}")):
             await registry.put_manifest(remote.place, Tag("v1"), TYPE, BODY)
 
 
