@@ -14,12 +14,14 @@ from sqlalchemy import Connection
 from layover.adapters.blobs.files import FileBlobStore
 from layover.adapters.blobs.objects import Bucket, ObjectBlobStore
 from layover.adapters.sql.audit import SqlAuditStore
+from layover.adapters.sql.builds import SqlBuildStore
 from layover.adapters.sql.database import Database, insert_or_ignore
 from layover.adapters.sql.identity import SqlIdentityStore
 from layover.adapters.sql.migrate import migrate
 from layover.adapters.sql.registry import SqlRegistryStore
 from layover.adapters.sql.schema import builds, organizations, projects, retentions
 from layover.adapters.sql.uploads import SqlUploadStore
+from layover.builds.models import BuildStatus
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_INDEX, OCI_MANIFEST, parse_manifest
 from layover.oci.names import RepositoryName, Tag
@@ -182,6 +184,12 @@ async def add_build(stores: Stores, repository: RepositoryName, build_id: str) -
         insert_or_ignore(connection, retentions, **retention)
 
     await stores.database.write(work)
+
+
+async def finish(stores: Stores, *build_ids: str, now: datetime = NOW) -> None:
+    """Let builds end well: from here on everybody sees what they named."""
+    for build_id in build_ids:
+        await SqlBuildStore(stores.database).end(build_id, BuildStatus.FINISHED, None, now)
 
 
 async def put_manifest(

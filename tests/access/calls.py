@@ -53,6 +53,11 @@ HTTP: dict[str, tuple[str, str, str]] = {
         "/v2/$project/manifests/$build",
         "",
     ),
+    "GET /v2/{name:path}/manifests/{reference} ~tag of an ended build": (
+        "GET",
+        "/v2/$project/manifests/$ended",
+        "",
+    ),
     "GET /v2/{name:path}/manifests/{reference} ~digest of the build": (
         "GET",
         "/v2/$project/manifests/$manifest",

@@ -145,6 +145,7 @@ async def test_a_build_takes_over_the_save_tag_of_the_same_image(world: World) -
         )
         assert (told is not None) is is_told
     await put_manifest(world.stores, REPOSITORY, body, "main", OTHER)
+    await world.end(OTHER)
     assert await world.builds.delete(BUILD, world.clock.now)
     assert await world.shows(Tag("main"))
 

@@ -18,6 +18,7 @@ from tests.stores import (
     RETENTION,
     Stores,
     descriptor,
+    finish,
     image,
     index,
     push_blob,
@@ -375,14 +376,14 @@ async def test_a_save_tag_is_pushed_although_the_same_image_is_under_it(
         )
 
     assert await is_told("saved", BUILD)
+    await finish(stores, BUILD)
     assert not await is_told("saved", build_id)
     # What a push would be refused for, it is not made to try.
     assert await is_told(BUILD, build_id)
     await put_manifest(stores, REPOSITORY, body, "saved", build_id)
     assert await is_told("saved", build_id)
-    builds = SqlBuildStore(stores.database)
-    await builds.end(BUILD, BuildStatus.FINISHED, None, NOW)
-    await builds.delete(BUILD, NOW)
+    await finish(stores, OTHER_BUILD)
+    await SqlBuildStore(stores.database).delete(BUILD, NOW)
     assert await shows(stores, Tag("saved"), NOW)
 
 

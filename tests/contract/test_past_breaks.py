@@ -6,6 +6,7 @@ docs/security.md names them, with their numbers.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from tests.stores import (
     SIBLING,
     Stores,
     add_build,
+    finish,
     image,
     push_blob,
     push_image,
@@ -304,7 +306,9 @@ async def test_who_may_only_create_moves_no_tag_and_what_is_protected_by_tag_is_
     path = "/v2/mine/manifests"
     for target in (f"{path}/latest", f"{path}/{Digest.of(saved)}?tag=latest"):
         assert (await put(api, own, target, saved)).status == 403
-    for caller in (USER, PROJECT):
+    for has_ended, caller in product((False, True), (USER, PROJECT)):
+        if has_ended:
+            await finish(api.stores, BUILD)
         other = image(b"layer", annotations={"by": "another"})
         for target in (f"{path}/{BUILD}", f"{path}/{Digest.of(other)}?tag={BUILD}"):
             assert (await put(api, caller, target, other)).status == 403

@@ -176,7 +176,7 @@ async def test_a_manifest_is_found_by_the_digest_that_it_was_put_with(
     async with pushing(world, showing(remote, "manifest")) as registry:
         assert await registry.find_manifest(place, Tag("v1")) is None
         # Nothing that it names is there yet.
-        with pytest.raises(RegistryRefused, match="BLOB_UNKNOWN|MANIFEST_INVALID"):
+        with pytest.raises(RegistryRefused, match=r"BLOB_UNKNOWN|MANIFEST_INVALID"):
             await registry.put_manifest(place, Tag("v1"), OCI_MANIFEST, body)
         for content in (config, layer):
             await send(registry, place, content)

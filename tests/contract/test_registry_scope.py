@@ -17,6 +17,7 @@ from tests.stores import (
     RETENTION,
     Stores,
     descriptor,
+    finish,
     image,
     index,
     push_blob,
@@ -83,6 +84,7 @@ def told(answer: Answer, *names: str) -> tuple[int, Mapping[str, str], str]:
 async def test_a_builds_pull_token_pulls_all_that_its_build_saved(api: RegistryApi) -> None:
     await save(api, BUILD, b"shared", b"own")
     await save(api, OTHER, b"shared", b"theirs")
+    await finish(api.stores, BUILD)
     own = puller(BUILD)
     traded = await api.registry_token(own, "repository:mine:pull")
     for caller in (own, traded):
@@ -97,6 +99,7 @@ async def test_a_builds_pull_token_pulls_all_that_its_build_saved(api: RegistryA
 async def test_a_builds_pull_token_opens_nothing_of_another_build(api: RegistryApi) -> None:
     await save(api, BUILD, b"shared", b"own")
     await save(api, OTHER, b"shared", b"theirs")
+    await finish(api.stores, BUILD, OTHER)
     # What was pushed beside the builds, and what lies there without a manifest, is theirs no more.
     await push_image(api.stores, SAVES, b"pushed", tag="v1")
     await push_image(api.stores, REPOSITORY, b"pushed", tag="v1")
@@ -153,6 +156,7 @@ async def test_a_builds_pull_token_lists_what_is_its_builds_alone(api: RegistryA
         signature = image(subject=descriptor(OCI_INDEX, body))
         signatures[build_id] = Digest.of(signature)
         await put_manifest(api.stores, SAVES, signature, None, build_id)
+    await finish(api.stores, BUILD)
     own = puller(BUILD)
     for query, expected in (
         ("", [BUILD, f"{BUILD}-web", "saved"]),
@@ -176,6 +180,7 @@ async def test_a_builds_pull_token_lists_what_is_its_builds_alone(api: RegistryA
     assert catalog.json() == {"repositories": ["mine"]}
     # A save tag that moved on is the other build's, and no more this one's.
     await put_manifest(api.stores, SAVES, other_index, "saved", OTHER)
+    await finish(api.stores, OTHER)
     assert (await api.call(own, "GET", "/v2/mine/manifests/saved")).status == 404
     answer = await api.call(own, "GET", "/v2/mine/tags/list")
     assert answer.json()["tags"] == [BUILD, f"{BUILD}-web"]
@@ -241,6 +246,7 @@ async def test_every_target_of_a_bake_is_pulled_with_the_builds_token(api: Regis
         target: await save(api, BUILD, b"base", target.encode(), tag=f"{BUILD}-{target}")
         for target in ("web", "worker")
     }
+    await finish(api.stores, BUILD)
     for target, body in bodies.items():
         answer = await api.call(puller(BUILD), "GET", f"/v2/mine/manifests/{BUILD}-{target}")
         assert (answer.status, answer.body) == (200, body)
@@ -250,10 +256,11 @@ async def test_every_target_of_a_bake_is_pulled_with_the_builds_token(api: Regis
 
 async def test_who_is_bound_to_no_build_reads_all_of_its_project(api: RegistryApi) -> None:
     await save(api, OTHER, b"theirs")
+    signature = image(subject=descriptor(OCI_MANIFEST, image(b"theirs")))
+    await put_manifest(api.stores, SAVES, signature, None, OTHER)
+    await finish(api.stores, OTHER)
     for caller in (USER, PULLER, builder(BUILD)):
         for path in paths_of(OTHER, b"theirs"):
             assert (await api.call(caller, "GET", path)).status == 200
-    signature = image(subject=descriptor(OCI_MANIFEST, image(b"theirs")))
-    await put_manifest(api.stores, SAVES, signature, None, OTHER)
     listed = await api.call(PULLER, "GET", f"/v2/mine/referrers/{Digest.of(image(b'theirs'))}")
     assert len(listed.json()["manifests"]) == 1

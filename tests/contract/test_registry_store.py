@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from layover.adapters.sql.builds import SqlBuildStore
-from layover.builds.models import BuildStatus
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_MANIFEST, parse_manifest
 from layover.oci.names import RepositoryName, Tag
@@ -28,6 +27,7 @@ from tests.stores import (
     SIBLING,
     Stores,
     descriptor,
+    finish,
     image,
     index,
     push_blob,
@@ -248,10 +248,17 @@ async def test_what_a_build_saved_under_its_id_is_its_own(stores: Stores, tag: s
         await stores.registry.delete_tag(REPOSITORY, Tag(tag), NOW)
     with pytest.raises(TagProtected):
         await stores.registry.delete_manifest(REPOSITORY, Digest.of(body), NOW)
+    await put_manifest(stores, REPOSITORY, other, tag, "b1")
+    await finish(stores, "b1")
     found = await stores.registry.find_manifest(REPOSITORY, Tag(tag), NOW)
     assert found is not None
-    assert found.body == body
-    await put_manifest(stores, REPOSITORY, other, tag, "b1")
+    assert found.body == other
+    with pytest.raises(TagProtected):
+        await put_manifest(stores, REPOSITORY, body, tag)
+    with pytest.raises(TagProtected):
+        await stores.registry.delete_tag(REPOSITORY, Tag(tag), NOW)
+    with pytest.raises(TagProtected):
+        await stores.registry.delete_manifest(REPOSITORY, Digest.of(other), NOW)
 
 
 async def test_a_refused_tag_leaves_no_manifest_behind(stores: Stores) -> None:
@@ -267,7 +274,7 @@ async def test_nothing_is_saved_under_a_build_that_ended_or_was_deleted(stores: 
     body = await push_image(stores, REPOSITORY, b"layer", tag="b1", build_id="b1")
     builds = SqlBuildStore(stores.database)
     late = image(b"layer", annotations={"late": "yes"})
-    await builds.end("b1", BuildStatus.CANCELED, "gone", NOW)
+    await finish(stores, "b1")
     for tag in ("b1", "b1-app", "main", None):
         with pytest.raises(BuildOver):
             await put_manifest(stores, REPOSITORY, late, tag, "b1")
@@ -290,6 +297,7 @@ async def test_nothing_is_saved_under_a_build_that_ended_or_was_deleted(stores: 
 async def test_a_save_tag_moves_on_to_the_next_build(stores: Stores) -> None:
     await push_image(stores, REPOSITORY, b"layer", tag="main", build_id="b1")
     body = await push_image(stores, REPOSITORY, b"other", tag="main", build_id="b2")
+    await finish(stores, "b1", "b2")
     found = await stores.registry.find_manifest(REPOSITORY, Tag("main"), NOW)
     assert found is not None
     assert found.body == body

@@ -1,5 +1,6 @@
 """Time is enforced when read, on every route, whether or not anything was collected."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -126,7 +127,7 @@ async def test_what_is_over_is_neither_mounted_nor_named(api: RegistryApi) -> No
         assert (await api.call(USER, "POST", path)).status == 201
 
 
-async def test_a_builds_images_are_over_with_it_and_read_while_it_runs(api: RegistryApi) -> None:
+async def test_a_builds_images_are_over_with_it_and_named_from_its_end_on(api: RegistryApi) -> None:
     for content in (b"{}", b"layer"):
         await push_blob(api.stores, SAVES, content)
     body = image(b"layer")
@@ -137,12 +138,14 @@ async def test_a_builds_images_are_over_with_it_and_read_while_it_runs(api: Regi
         for reference in (BUILD, f"{BUILD}-all", Digest.of(body), Digest.of(index(body)))
     ]
 
-    async def answers() -> set[int]:
-        return {(await api.call(PULLER, "GET", path)).status for path in reads}
+    async def answers(caller: Principal = PULLER, paths: Sequence[str] = reads) -> set[int]:
+        return {(await api.call(caller, "GET", path)).status for path in paths}
 
     api.now = NOW + RETENTION * 2
-    assert await answers() == {200}
-    answer = await api.call(PULLER, "GET", reads[0])
+    # Its own token alone finds it by its tags.
+    assert await answers(paths=reads[:2]) == {404}
+    assert await answers(paths=reads[2:]) == await answers(builder(BUILD)) == {200}
+    answer = await api.call(PULLER, "GET", reads[2])
     assert "sunset" not in answer.headers, "it runs, nobody knows yet"
     await api.builds.end(BUILD, BuildStatus.FINISHED, None, api.now)
     api.pass_by(RETENTION - SECOND)

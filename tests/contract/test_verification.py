@@ -31,6 +31,7 @@ from tests.stores import (
     SIBLING,
     Stores,
     descriptor,
+    finish,
     image,
     index,
     opened,
@@ -141,6 +142,7 @@ async def push_much(stores: Stores) -> None:
     referrer = image(b"signature", subject=descriptor(OCI_MANIFEST, both))
     await put_manifest(stores, REPOSITORY, referrer)
     await push_image(stores, SIBLING, LAYER, tag="build-1", build_id="build-1")
+    await finish(stores, "build-1")
     await push_blob(stores, SIBLING, b"named by nothing")
 
 

@@ -69,6 +69,8 @@ class Model:
         self.contents: dict[str, Content] = {}
         self.retentions: list[Retention] = []
         self.tags: dict[Named, Tag] = {}
+        # What running builds will have named, by their IDs.
+        self.staged: dict[str, dict[Named, str]] = {}
         self.links: dict[Named, Link] = {}
         # When a client that may push was last told that it is there, blob or manifest.
         self.told: dict[Named, datetime] = {}
@@ -187,12 +189,21 @@ class Model:
 
     def add_build(self, build_id: str) -> None:
         self.retentions.append(Retention(None, build_id))
+        self.staged[build_id] = {}
 
     def of_build(self, build_id: str) -> Retention:
         return next(one for one in self.retentions if one.build_id == build_id)
 
-    def end_build(self, build_id: str, now: datetime) -> None:
-        self.of_build(build_id).expires_at = rounded(now + self.retention)
+    def end_build(self, build_id: str, now: datetime, *, is_good: bool) -> None:
+        """All that it named is named so, or nothing of it is left."""
+        retention = self.of_build(build_id)
+        retention.expires_at = rounded(now + self.retention)
+        staged = self.staged.pop(build_id)
+        if is_good:
+            for key, digest in staged.items():
+                self.tags[key] = Tag(digest, retention, build_id)
+        else:
+            retention.roots, retention.retained = set(), set()
 
     def keep_build(self, build_id: str, until: datetime, now: datetime) -> bool:
         """Raise an ended build's end; False when its time is over or has not begun."""
@@ -253,7 +264,10 @@ class Model:
         self.tell(named, now)
         for tag in tags:
             assert own is not None
-            self.tags[repository, tag] = Tag(content.digest, own, build_id)
+            if build_id is None:
+                self.tags[repository, tag] = Tag(content.digest, own, None)
+            else:
+                self.staged[build_id][repository, tag] = content.digest
 
     def _pushed(self, named: Named, now: datetime) -> Retention:
         """The retention of a push outside of builds: the one that lives, from now on."""
@@ -312,8 +326,18 @@ class Model:
         for (_, name), tag in ours.items():
             if tag.retention.lives(now) and tag.build_id and _is_named_for(name, tag.build_id):
                 raise Refused("TagProtected")
+        waiting = {
+            build_id: [key for key, digest in names.items() if (key[0], digest) == named]
+            for build_id, names in self.staged.items()
+        }
+        for build_id, keys in waiting.items():
+            if any(_is_named_for(name, build_id) for _, name in keys):
+                raise Refused("TagProtected")
         for key in ours:
             del self.tags[key]
+        for build_id, keys in waiting.items():
+            for key in keys:
+                del self.staged[build_id][key]
         for retention in self.retentions:
             self._cut(retention, named)
 
@@ -352,6 +376,9 @@ class Model:
             and _is_named_for(name, tag.build_id or "")
         ):
             raise Refused("TagProtected")
+        for owner, names in self.staged.items():
+            if (repository, name) in names and owner != build_id and _is_named_for(name, owner):
+                raise Refused("TagProtected")
 
 
 def rounded(end: datetime) -> datetime:

@@ -67,6 +67,7 @@ CONTENT_TABLES = (
     schema.manifests,
     schema.manifest_references,
     schema.retained_manifests,
+    schema.staged_tags,
     schema.tags,
     schema.uploads,
     schema.doomed_objects,
@@ -505,7 +506,7 @@ class Registry(RuleBasedStateMachine):
 
     @rule(
         build=st.integers(0, len(BUILD_IDS) - 1),
-        what=st.sampled_from(["create", "end", "keep", "delete"]),
+        what=st.sampled_from(["create", "end", "fail", "keep", "delete"]),
     )
     def change_build(self, build: int, what: str) -> None:
         if what == "create" or not self.builds_made:
@@ -516,12 +517,13 @@ class Registry(RuleBasedStateMachine):
         retention = self.model.of_build(build_id)
         now = self.now + timedelta(milliseconds=1)
         match what:
-            case "end":
-                ended = self.do(self.builds.end(build_id, BuildStatus.FINISHED, None, now))
-                runs = retention.lives(now) and retention.expires_at is None
-                assert ended is runs
-                if runs:
-                    self.model.end_build(build_id, now)
+            case "end" | "fail":
+                is_good = what == "end"
+                status = BuildStatus.FINISHED if is_good else BuildStatus.FAILED
+                ended = self.do(self.builds.end(build_id, status, None, now))
+                assert ended is self._runs(build_id)
+                if ended:
+                    self.model.end_build(build_id, now, is_good=is_good)
             case "keep":
                 until = now + 2 * RETENTION
                 kept = self.do(self.builds.keep(build_id, until, now))
@@ -529,10 +531,16 @@ class Registry(RuleBasedStateMachine):
                 assert kept == (retention.expires_at if expected else None)
             case "delete":
                 # The service ends a running build first.
-                self.do(self.builds.end(build_id, BuildStatus.CANCELED, "deleted", now))
+                ended = self.do(self.builds.end(build_id, BuildStatus.CANCELED, "deleted", now))
+                assert ended is self._runs(build_id)
+                if ended:
+                    self.model.end_build(build_id, now, is_good=False)
                 deleted = self.do(self.builds.delete(build_id, now))
                 assert deleted is retention.lives(now)
                 self.model.delete_build(build_id)
+
+    def _runs(self, build_id: str) -> bool:
+        return build_id in self.model.staged
 
     # -- Rules: time and collection ---------------------------------------------------------------
 

@@ -113,12 +113,15 @@ class ManifestService:
     ) -> StoredManifest:
         """Raise ManifestUnknown unless the repository shows the manifest.
 
-        `build_id` is the build that a pusher would save it under. To a pusher a manifest whose
-        bytes were damaged is unknown too: so it brings them again.
+        `build_id` is the build whose token asks: what it pushes is saved under it, and it finds
+        what it named before others do. To a pusher a manifest whose bytes were damaged is unknown
+        too: so it brings them again.
         """
         now = self._now()
         if audience is Audience.READER:
-            stored = await self._store.find_manifest(repository, reference, now, of_build)
+            stored = await self._store.find_manifest(
+                repository, reference, now, build_id=build_id, of_build=of_build
+            )
         else:
             stored = await self._store.lease_manifest(
                 repository,

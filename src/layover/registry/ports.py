@@ -260,9 +260,12 @@ class RegistryStore(Protocol):
         repository: RepositoryName,
         reference: Reference,
         now: datetime,
+        *,
+        build_id: str | None = None,
         of_build: str | None = None,
     ) -> StoredManifest | None:
-        """The manifest if the repository shows it at `now`."""
+        """The manifest if the repository shows it at `now`; to the running build `build_id` also
+        under the tags that it will have at its end."""
         ...
 
     async def lease_manifest(

@@ -37,6 +37,7 @@ from layover.adapters.sql.schema import (
     retentions,
     tombstones,
 )
+from layover.adapters.sql.staged_tags import let_go, set_staged_tags
 from layover.builds.builders import LeaseState
 from layover.builds.limits import (
     MAX_READ_CHARACTERS,
@@ -354,11 +355,18 @@ def end_builds(
     ended = list(seconds)
     for build_id in ended:
         # From here on it has an end.
-        connection.execute(
+        retention_id = connection.execute(
             update(retentions)
             .where(retentions.c.build_id == build_id, retentions.c.ended_at.is_(None))
             .values(expires_at=expiry(now, timedelta(seconds=seconds[build_id])))
-        )
+            .returning(retentions.c.id)
+        ).scalar()
+        if retention_id is None:
+            continue
+        if status is BuildStatus.FINISHED:
+            set_staged_tags(connection, build_id, retention_id, now)
+        else:
+            let_go(connection, build_id, retention_id, now)
     for batch in _batches(ended):
         connection.execute(delete(builder_leases).where(builder_leases.c.build_id.in_(batch)))
     return ended

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, select, union_all, update
 
 from layover.adapters.sql.database import Database
 from layover.adapters.sql.quotas import check_quota_of_blob
-from layover.adapters.sql.registry_queries import blob_query, manifest_query
+from layover.adapters.sql.registry_queries import blob_query, manifest_query, staged_query
 from layover.adapters.sql.registry_rows import (
     TO_BLOB,
     TO_MANIFEST,
@@ -48,9 +49,11 @@ from layover.adapters.sql.schema import (
     repository_blobs,
     retained_manifests,
     retentions,
+    staged_tags,
     tags,
     tombstones,
 )
+from layover.adapters.sql.staged_tags import stage_tag
 from layover.oci.digest import Digest
 from layover.oci.manifests import Descriptor, Manifest
 from layover.oci.names import Reference, RepositoryName, Tag
@@ -230,7 +233,10 @@ class SqlRegistryStore:
             end_lonely_pushes(connection, repository_id, digest)
             for tag in names:
                 assert own is not None
-                set_tag(connection, repository_id, tag, digest, build_id, own, now)
+                if build_id is None:
+                    set_tag(connection, repository_id, tag, digest, None, own, now)
+                else:
+                    stage_tag(connection, build_id, repository_id, tag, digest)
             if lease:
                 # Last: before, a lease means that it is pushed because of what was told of it.
                 _lease_manifest(connection, repository_id, str(digest), now + lease)
@@ -242,11 +248,16 @@ class SqlRegistryStore:
         repository: RepositoryName,
         reference: Reference,
         now: datetime,
+        *,
+        build_id: str | None = None,
         of_build: str | None = None,
     ) -> StoredManifest | None:
         query, asked = manifest_query(repository, reference, now, of_build)
         row = await self._database.look_up(
-            lambda connection: connection.execute(query, asked).first()
+            lambda connection: (
+                _find_staged(connection, repository, reference, now, build_id)
+                or connection.execute(query, asked).first()
+            )
         )
         return row and StoredManifest(
             Digest.parse(row.digest), row.media_type, row.body, row.expires_at
@@ -265,13 +276,15 @@ class SqlRegistryStore:
         query, asked = manifest_query(repository, reference, now)
 
         def work(connection: Connection) -> StoredManifest | None:
-            row = connection.execute(query, asked).first()
-            if row is None or (
-                pushes
-                and isinstance(reference, Tag)
-                and _is_to_be_pushed(connection, row.repository_id, reference, build_id)
-            ):
-                return None
+            row = _find_staged(connection, repository, reference, now, build_id)
+            if row is None:
+                row = connection.execute(query, asked).first()
+                if row is None or (
+                    pushes
+                    and isinstance(reference, Tag)
+                    and _is_to_be_pushed(connection, row.repository_id, reference, build_id)
+                ):
+                    return None
             if not _is_leased(row.leased_until, now, lease):
                 _lease_manifest(connection, row.repository_id, row.digest, now + lease)
             expires_at = row.expires_at
@@ -285,7 +298,10 @@ class SqlRegistryStore:
 
         if not pushes:
             row = await self._database.look_up(
-                lambda connection: connection.execute(query, asked).first()
+                lambda connection: (
+                    _find_staged(connection, repository, reference, now, build_id)
+                    or connection.execute(query, asked).first()
+                )
             )
             if row is None or _is_leased(row.leased_until, now, lease):
                 return row and StoredManifest(
@@ -339,13 +355,19 @@ class SqlRegistryStore:
             if index is not None:
                 raise ManifestInUse(digest, index)
             named = and_(tags.c.repository_id == repository_id, tags.c.digest == str(digest))
-            for row in connection.execute(
+            shown = (
                 select(tags.c.name, tags.c.build_id)
                 .join(retentions, retentions.c.id == tags.c.retention_id)
                 .where(named, tags.c.build_id.is_not(None), is_live(now))
-            ):
+            )
+            staged = and_(
+                staged_tags.c.repository_id == repository_id, staged_tags.c.digest == str(digest)
+            )
+            to_be_shown = select(staged_tags.c.name, staged_tags.c.build_id).where(staged)
+            for row in connection.execute(union_all(shown, to_be_shown)):
                 if is_named_for(Tag(row.name), row.build_id):
                     raise TagProtected(Tag(row.name), row.build_id)
+            connection.execute(delete(staged_tags).where(staged))
             for name in connection.execute(select(tags.c.name).where(named)).scalars().all():
                 bury(connection, repository, name, DELETED, now)
             connection.execute(delete(tags).where(named))
@@ -541,6 +563,20 @@ class SqlRegistryStore:
             return ReferrerPage(tuple(found), has_more=False)
 
         return await self._database.read(work)
+
+
+def _find_staged(
+    connection: Connection,
+    repository: RepositoryName,
+    reference: Reference,
+    now: datetime,
+    build_id: str | None,
+) -> Row[Any] | None:
+    """What the running build named so, which it sees itself."""
+    if build_id is None or not isinstance(reference, Tag):
+        return None
+    query, asked = staged_query(repository, reference, now, build_id)
+    return connection.execute(query, asked).first()
 
 
 def _is_to_be_pushed(

@@ -18,6 +18,7 @@ from layover.adapters.sql.schema import (
     repository_blobs,
     retained_manifests,
     retentions,
+    staged_tags,
     tags,
 )
 from layover.oci.digest import Digest
@@ -73,6 +74,22 @@ _BY_TAG = (
     .join(retentions, retentions.c.id == tags.c.retention_id)
     .where(_IN_REPOSITORY, tags.c.name == bindparam("reference"), is_live(NOW))
 )
+_BY_STAGED_TAG = (
+    _MANIFEST.join(
+        staged_tags,
+        and_(
+            staged_tags.c.repository_id == manifests.c.repository_id,
+            staged_tags.c.digest == manifests.c.digest,
+        ),
+    )
+    .join(retentions, retentions.c.build_id == staged_tags.c.build_id)
+    .where(
+        _IN_REPOSITORY,
+        staged_tags.c.build_id == _BUILD,
+        staged_tags.c.name == bindparam("reference"),
+        is_live(NOW),
+    )
+)
 _BY_DIGEST_OF_BUILD, _BY_TAG_OF_BUILD = _RETAINED.where(_OF_BUILD), _BY_TAG.where(_OF_BUILD)
 
 Asked = tuple[Select[Any], dict[str, Any]]
@@ -98,3 +115,9 @@ def manifest_query(
         return _BY_TAG if isinstance(reference, Tag) else _BY_DIGEST, asked
     query = _BY_TAG_OF_BUILD if isinstance(reference, Tag) else _BY_DIGEST_OF_BUILD
     return query, {**asked, "build": of_build}
+
+
+def staged_query(repository: RepositoryName, tag: Tag, now: datetime, build_id: str) -> Asked:
+    """The manifest that the running build named so: nobody else sees it there yet."""
+    asked = {"repository": repository.value, "reference": tag.value, "now": now}
+    return _BY_STAGED_TAG, {**asked, "build": build_id}

@@ -18,6 +18,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    union_all,
     update,
 )
 
@@ -33,6 +34,7 @@ from layover.adapters.sql.schema import (
     repository_blobs,
     retained_manifests,
     retentions,
+    staged_tags,
     tags,
     tombstones,
 )
@@ -594,13 +596,17 @@ def check_tag(
     now: datetime,
 ) -> None:
     """Raise TagProtected when the tag is another build's own name; save tags move."""
-    owner = connection.execute(
+    shown = (
         select(tags.c.build_id)
         .join(retentions, retentions.c.id == tags.c.retention_id)
         .where(tags.c.repository_id == repository_id, tags.c.name == tag.value, is_live(now))
-    ).scalar()
-    if owner is not None and owner != build_id and is_named_for(tag, owner):
-        raise TagProtected(tag, owner)
+    )
+    staged = select(staged_tags.c.build_id).where(
+        staged_tags.c.repository_id == repository_id, staged_tags.c.name == tag.value
+    )
+    for owner in connection.execute(union_all(shown, staged)).scalars():
+        if owner is not None and owner != build_id and is_named_for(tag, owner):
+            raise TagProtected(tag, owner)
 
 
 def check_build(connection: Connection, build_id: str) -> None:

@@ -433,6 +433,17 @@ tags = Table(
     Index("ix_tags_repository_id_digest", "repository_id", "digest"),
 )
 
+# What a running build named. Its end makes tags of them, all at once, or none when it failed.
+staged_tags = Table(
+    "staged_tags",
+    metadata,
+    Column("build_id", ForeignKey("builds.id", ondelete="CASCADE"), primary_key=True),
+    Column("repository_id", ForeignKey("repositories.id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Index("ix_staged_tags_repository_id_name", "repository_id", "name"),
+)
+
 uploads = Table(
     "uploads",
     metadata,

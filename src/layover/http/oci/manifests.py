@@ -60,18 +60,15 @@ class ManifestRoutes:
         repository = repository_of(request)
         reference = parse_reference(request.path_params["reference"])
         reader = await self._authenticator.reader(request, repository)
+        own = saved_by(reader.principal, repository)
         stored = await self._manifests.find(
-            repository,
-            reference,
-            reader.audience,
-            saved_by(reader.principal, repository),
-            reader.of_build,
+            repository, reference, reader.audience, own, reader.of_build
         )
         if reader.project.policy.extends_on_pull and request.method == "GET":
             await self._manifests.extend_pulled(repository, stored.digest, reader.of_build)
             # Asked again: it is gone later now.
             stored = await self._manifests.find(
-                repository, reference, Audience.READER, of_build=reader.of_build
+                repository, reference, Audience.READER, own, reader.of_build
             )
         etag = f'"{stored.digest}"'
         headers = {

@@ -17,6 +17,7 @@ from tests.stores import (
     REPOSITORY,
     Stores,
     descriptor,
+    finish,
     image,
     index,
     opened,
@@ -63,6 +64,7 @@ async def test_a_saved_image_has_its_platform_and_its_size(
     stores: Stores, images: SqlSavedImages
 ) -> None:
     body = await save(stores, "b1", "b1", b"layer")
+    await finish(stores, "b1")
     assert await images.of_build("mine", "b1") == [
         SavedImage("b1", str(Digest.of(body)), ("linux/arm64/v8",), len(body + CONFIG) + 5)
     ]
@@ -86,6 +88,7 @@ async def test_a_manifest_is_read_once_however_many_tags_name_it(
     body = await save(stores, "b1", "b1", b"layer")
     for number in range(20):
         await put_manifest(stores, PROJECT, body, f"b1-{number}", "b1")
+    await finish(stores, "b1")
     parsed: list[bytes] = []
 
     def parse(body: bytes, media_type: str) -> Manifest:
@@ -111,6 +114,7 @@ async def test_a_saved_index_has_the_platforms_of_its_images_without_attestation
         ]
     )
     await put_manifest(stores, PROJECT, parent, "b1", "b1")
+    await finish(stores, "b1")
     (saved,) = await images.of_build("mine", "b1")
     assert saved.platforms == ("linux/amd64",)
     # Each digest counts once, though two entries name it.
@@ -124,6 +128,7 @@ async def test_a_config_that_names_no_platform_gives_none(
     stores: Stores, images: SqlSavedImages, config: bytes
 ) -> None:
     await save(stores, "b1", "b1", config=config)
+    await finish(stores, "b1")
     (saved,) = await images.of_build("mine", "b1")
     assert saved.platforms == ()
 
@@ -136,6 +141,7 @@ async def test_a_config_whose_descriptor_lies_about_its_size_is_read_all_the_sam
     lying = {**descriptor("application/vnd.oci.image.config.v1+json", CONFIG), "size": size}
     body = json.loads(image(config=CONFIG)) | {"config": lying}
     await put_manifest(stores, PROJECT, json.dumps(body).encode(), "b1", "b1")
+    await finish(stores, "b1")
     assert {saved.platforms for saved in await images.of_build("mine", "b1")} == {
         ("linux/arm64/v8",)
     }
@@ -143,6 +149,7 @@ async def test_a_config_whose_descriptor_lies_about_its_size_is_read_all_the_sam
 
 async def test_a_large_config_is_not_read(stores: Stores, images: SqlSavedImages) -> None:
     await save(stores, "b1", "b1", config=CONFIG + b" " * (1 << 20))
+    await finish(stores, "b1")
     (saved,) = await images.of_build("mine", "b1")
     assert saved.platforms == ()
 
@@ -155,6 +162,7 @@ async def test_a_deleted_build_takes_what_it_alone_needs(
     parent = index(shared, own)
     await put_manifest(stores, PROJECT, parent, "b1", "b1")
     await put_manifest(stores, PROJECT, index(parent), "b1-nested", "b1")
+    await finish(stores, "b1", "b2")
     await delete(stores, "b1")
     assert [await is_there(stores, body) for body in (parent, index(parent), own, shared)] == [
         False,
@@ -186,6 +194,7 @@ async def test_a_deleted_build_leaves_what_others_name(
 ) -> None:
     body = await save(stores, "b1", "b1", b"layer")
     await put_manifest(stores, PROJECT, body, "kept-by-a-user")
+    await finish(stores, "b1")
     assert await stores.registry.find_manifest(PROJECT, Tag("b1"), NOW)
     await delete(stores, "b1")
     assert await stores.registry.find_manifest(PROJECT, Tag("b1"), NOW) is None
@@ -197,6 +206,7 @@ async def test_a_save_tag_that_moved_on_is_the_next_builds(
 ) -> None:
     await save(stores, "b1", "main", b"first")
     body = await save(stores, "b2", "main", b"second")
+    await finish(stores, "b1", "b2")
     await delete(stores, "b1")
     found = await stores.registry.find_manifest(PROJECT, Tag("main"), NOW)
     assert found is not None

@@ -18,6 +18,7 @@ from layover.adapters.sql.push_source import SqlPushSource
 from layover.adapters.sql.pushes import SqlPushStore
 from layover.audit.models import AuditQuery, PageKey
 from layover.audit.ports import Named
+from layover.builds.models import BuildStatus
 from layover.oci.digest import Digest
 from layover.oci.names import Tag
 from layover.oci.references import Destination, Place
@@ -45,10 +46,13 @@ LARGE = (
     "repository_blobs",
     "retained_manifests",
     "retentions",
+    "staged_tags",
     "tags",
     "tokens",
     "tombstones",
 )
+FAILED = "failedbuil"
+
 SCAN = re.compile(rf"SCAN (?:{'|'.join(LARGE)})\b")
 # All that one repository holds is as much as all.
 WIDE = re.compile(
@@ -92,6 +96,10 @@ async def test_what_is_pushed_read_and_collected_is_found_by_an_index(tmp_path: 
         world = World(stores)
         with plans() as found:
             body = await push_image(stores, REPOSITORY, b"layer", tag=BUILD, build_id=BUILD)
+            await push_image(stores, REPOSITORY, b"layer", tag=FAILED, build_id=FAILED)
+            for audience in Audience:
+                if audience is not Audience.READER:
+                    await world.manifests.find(REPOSITORY, Tag(BUILD), audience, BUILD)
             await push_image(stores, REPOSITORY, b"layer", b"other", tag="v1")
             subject = descriptor("application/vnd.oci.image.manifest.v1+json", body)
             await put(stores, REPOSITORY, image(subject=subject))
@@ -101,8 +109,8 @@ async def test_what_is_pushed_read_and_collected_is_found_by_an_index(tmp_path: 
             for may_push in (True, False):
                 await world.blobs.find(REPOSITORY, Digest.of(b"layer"), may_push=may_push)
             # What a caller asks that sees one build alone.
-            for reference in (Tag(BUILD), Digest.of(body)):
-                await world.manifests.find(REPOSITORY, reference, Audience.READER, of_build=BUILD)
+            reader = Audience.READER
+            await world.manifests.find(REPOSITORY, Digest.of(body), reader, of_build=BUILD)
             await world.blobs.find(REPOSITORY, Digest.of(b"layer"), may_push=False, of_build=BUILD)
             await world.manifests.extend_pulled(REPOSITORY, Digest.of(body), BUILD)
             await world.manifests.list_referrers(REPOSITORY, Digest.of(body), None, None, BUILD)
@@ -114,7 +122,9 @@ async def test_what_is_pushed_read_and_collected_is_found_by_an_index(tmp_path: 
             for source in (REPOSITORY, None):
                 await world.blobs.mount(source, SIBLING, Digest.of(b"layer"))
             await world.manifests.list_referrers(REPOSITORY, Digest.of(body), None, None)
+            await world.builds.end(FAILED, BuildStatus.FAILED, None, world.clock.now)
             await world.end(BUILD)
+            await world.manifests.find(REPOSITORY, Tag(BUILD), reader, of_build=BUILD)
             await world.builds.keep(BUILD, world.clock.now + RETENTION * 2, world.clock.now)
             world.clock.pass_by(RETENTION)
             await world.collect()

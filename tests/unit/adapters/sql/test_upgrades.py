@@ -419,7 +419,34 @@ def test_0003_every_row_is_kept_as_it_was(third: Upgrade) -> None:
 
 def test_0003_nothing_is_on_its_way_to_another_registry(third: Upgrade) -> None:
     added = {"pushes", "push_transfers", "push_authorizations"}
-    assert third.after.keys() - third.before.keys() == added
+    assert third.after.keys() - third.before.keys() == {*added, "staged_tags"}
     assert not any(third.after[table] for table in added)
     for table in ("manifests", "repository_blobs"):
         assert {row["kept_until"] for row in third.after[table]} == {None}
+
+
+def test_0003_what_a_running_build_named_waits_for_its_end(tmp_path: Path) -> None:
+    released.restore("0003", tmp_path)
+    path = tmp_path / "layover.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        before = set(connection.execute("SELECT name FROM tags"))
+        running, retention = connection.execute(
+            "SELECT builds.id, retentions.id FROM builds"
+            " JOIN retentions ON retentions.build_id = builds.id"
+            " WHERE status = 'running' ORDER BY builds.id LIMIT 1"
+        ).fetchone()
+        place = connection.execute("SELECT repository_id, digest FROM tags LIMIT 1").fetchone()
+        connection.execute(
+            "INSERT INTO tags (repository_id, digest, name, build_id, retention_id, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, 0)",
+            (*place, running, running, retention),
+        )
+    database = Database(f"sqlite:///{path}")
+    try:
+        migrate(database.engine)
+    finally:
+        database.close()
+    with closing(sqlite3.connect(path)) as connection:
+        staged = connection.execute("SELECT repository_id, digest, name, build_id FROM staged_tags")
+        assert staged.fetchall() == [(*place, running, running)]
+        assert set(connection.execute("SELECT name FROM tags")) == before

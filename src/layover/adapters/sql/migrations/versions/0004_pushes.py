@@ -1,4 +1,4 @@
-"""Pushes to other registries, and what is kept for them"""
+"""Pushes to other registries, and what is kept for them; tags that wait for their build's end"""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
+_BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
@@ -28,6 +29,7 @@ def upgrade() -> None:
         op.drop_index(f"ix_{table}_{column}", table)
         _create_partial_index(table, column, f"{column} IS NOT NULL")
     _create_partial_index("tombstones", "reference", "repository = ''")
+    _stage_tags()
     op.create_table(
         "push_transfers",
         *(_column(name, _TEXT) for name in ("push_id", "registry", "repository", "digest")),
@@ -47,6 +49,31 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("push_id", "registry", "repository", name="pk_push_authorizations"),
         _of_push("push_authorizations"),
     )
+
+
+def _stage_tags() -> None:
+    op.create_table(
+        "staged_tags",
+        _column("build_id", _TEXT),
+        _column("repository_id", _BIG_ID),
+        _column("name", _TEXT),
+        _column("digest", _TEXT),
+        sa.PrimaryKeyConstraint("build_id", "repository_id", "name", name="pk_staged_tags"),
+        sa.ForeignKeyConstraint(
+            ["build_id"], ["builds.id"], name="fk_staged_tags_build_id", ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["repository_id"], ["repositories.id"], name="fk_staged_tags_repository_id"
+        ),
+    )
+    op.create_index("ix_staged_tags_repository_id_name", "staged_tags", ["repository_id", "name"])
+    # Those of builds that run meanwhile: their end is to find them.
+    running = "build_id IN (SELECT id FROM builds WHERE status IN ('created', 'running'))"
+    op.execute(
+        "INSERT INTO staged_tags (build_id, repository_id, name, digest)"
+        f" SELECT build_id, repository_id, name, digest FROM tags WHERE {running}"
+    )
+    op.execute(f"DELETE FROM tags WHERE {running}")
 
 
 def _create_partial_index(table: str, column: str, condition: str) -> None:
