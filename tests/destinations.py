@@ -256,11 +256,21 @@ class Zot(LocalRegistry):
 
     program = "zot"
 
-    def __init__(self, folder: Path, *, basic: bool = False) -> None:
-        super().__init__(folder, basic=basic)
+    def __init__(
+        self, folder: Path, *, basic: bool = False, tokens: TokenServer | None = None
+    ) -> None:
+        super().__init__(folder, basic=basic, tokens=tokens)
         listen: dict[str, Any] = {"address": "127.0.0.1", "port": str(self.port)}
         if basic:
             listen["auth"] = {"htpasswd": {"path": str(self._passwords)}}
+        elif tokens is not None:
+            listen["auth"] = {
+                "bearer": {
+                    "realm": tokens.realm,
+                    "service": SERVICE,
+                    "cert": str(tokens.root_certificate),
+                }
+            }
         self._configure(
             {
                 "version": "0.1.0-dev",

@@ -22,7 +22,7 @@ from uuid import uuid4
 import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from tests.certificates import Certificates
@@ -77,7 +77,8 @@ class TokenServer:
         folder.mkdir(parents=True, exist_ok=True)
         self.life = life
         self.asked: list[TokenRequest] = []
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        # The one kind that zot verifies.
+        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         certificate = _certificate_of(self._key)
         self.root_certificate = folder / "tokens.pem"
         self.root_certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -117,7 +118,7 @@ class TokenServer:
             "exp": int((now + (self.life if life is None else life) - _LEEWAY).timestamp()),
             "access": [access for scope in scopes if (access := _access(scope)) is not None],
         }
-        return jwt.encode(claims, self._key, algorithm="ES256", headers={"x5c": self._chain})
+        return jwt.encode(claims, self._key, algorithm="RS256", headers={"x5c": self._chain})
 
     def stop(self) -> None:
         """End it. Idempotent."""
@@ -148,7 +149,7 @@ def _access(scope: str) -> dict[str, object] | None:
     return {"type": kind, "name": name, "actions": actions.split(",")}
 
 
-def _certificate_of(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+def _certificate_of(key: rsa.RSAPrivateKey) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Layover's tests' token server")])
     now = datetime.now(UTC)
     return (

@@ -46,7 +46,7 @@ KINDS = (
     *("distribution 2, Basic", "distribution 2, tokens"),
     *("distribution 3", "distribution 3, tokens", "distribution 3, TLS"),
     "layover",
-    "zot",
+    *("zot, Basic", "zot, tokens"),
 )
 RULES = OutboundRules(LOOPBACK, plain_loopback=True)
 
@@ -80,8 +80,10 @@ class World:
             case "distribution 3, TLS":
                 certificates = make_certificates(self.folder / "certificates")
                 return Distribution3(folder, certificates=certificates)
-            case "zot":
+            case "zot, Basic":
                 return Zot(folder, basic=True)
+            case "zot, tokens":
+                return Zot(folder, tokens=self.tokens)
             case "layover":
                 return LayoverDestination(LayoverServer(folder, settings=NO_BUILDER))
             case _:

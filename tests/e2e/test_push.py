@@ -136,9 +136,13 @@ def _database(server: LayoverServer) -> bytes:
 
 
 def test_zot_takes_an_image_and_says_that_it_takes_no_index(
-    server: LayoverServer, skopeo: Skopeo, build: SavedBuild, tmp_path: Path
+    server: LayoverServer,
+    skopeo: Skopeo,
+    build: SavedBuild,
+    tokens: TokenServer,
+    tmp_path: Path,
 ) -> None:
-    with started(Zot(tmp_path / "registry", basic=True)) as registry:
+    with started(Zot(tmp_path / "registry", tokens=tokens)) as registry:
         login = registry.credentials
         assert login is not None
         env = docker_config(tmp_path / "docker", registry.host, registry)
