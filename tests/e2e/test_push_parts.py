@@ -115,37 +115,29 @@ def test_of_several_platforms_one_goes_as_an_image_and_more_go_with_what_attests
     copied(skopeo, two, tmp_path / "two")
 
 
-@pytest.mark.parametrize("kind", ["distribution", "another Layover"])
-def test_what_refers_to_the_image_goes_along_where_it_is_asked_for(
-    server: LayoverServer,
-    skopeo: Skopeo,
-    registry: Distribution,
-    start_server: ServerFactory,
-    tmp_path: Path,
-    kind: str,
+def test_a_registry_without_referrers_lists_them_by_a_tag_where_it_is_asked_for(
+    server: LayoverServer, skopeo: Skopeo, registry: Distribution, tmp_path: Path
 ) -> None:
-    build = server.save(busybox_context(tmp_path / "context", f"signed for {kind}"))
-    signature = push_referrer(server, build)
-    root = server.manifest(build.id).headers["Docker-Content-Digest"]
-    assert root is not None
-    if kind == "distribution":
-        reference = f"{registry.host}/signed/app"
-        server.cli("push", build.id, "-t", f"{reference}:bare")
-        # It does not know referrers: a tag lists them there (distribution-spec v1.1.1,
-        # "Referrers Tag Schema").
-        listing = f"{reference}:{root.replace(':', '-')}"
-        missing = skopeo(
-            "inspect", "--raw", "--tls-verify=false", f"docker://{listing}", check=False
-        )
-        assert missing.returncode
-        for _ in range(2):  # The second time finds it listed.
-            server.cli("push", build.id, "--referrers", "-t", f"{reference}:v1")
-            (listed,) = raw(skopeo, listing)["manifests"]
-            assert listed["digest"] == signature
-            assert listed["artifactType"] == "application/vnd.example.signature"
-        found = raw(skopeo, f"{reference}@{signature}")
-        assert found["subject"]["digest"] == root
-        return
+    build, root, signature = signed_build(server, tmp_path / "context")
+    reference = f"{registry.host}/signed/app"
+    server.cli("push", build.id, "-t", f"{reference}:bare")
+    # distribution-spec v1.1.1, "Referrers Tag Schema".
+    listing = f"{reference}:{root.replace(':', '-')}"
+    missing = skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{listing}", check=False)
+    assert missing.returncode
+    for _ in range(2):  # The second time finds it listed.
+        server.cli("push", build.id, "--referrers", "-t", f"{reference}:v1")
+        (listed,) = raw(skopeo, listing)["manifests"]
+        assert listed["digest"] == signature
+        assert listed["artifactType"] == "application/vnd.example.signature"
+    found = raw(skopeo, f"{reference}@{signature}")
+    assert found["subject"]["digest"] == root
+
+
+def test_a_registry_with_referrers_lists_them_itself_where_it_is_asked_for(
+    server: LayoverServer, start_server: ServerFactory, tmp_path: Path
+) -> None:
+    build, root, signature = signed_build(server, tmp_path / "context")
     other = LayoverDestination(start_server())
     repository = f"{other.host}/{other.server.project_id}"
     env = docker_config(tmp_path / "docker", other.host, other)
@@ -153,3 +145,11 @@ def test_what_refers_to_the_image_goes_along_where_it_is_asked_for(
     assert referrers_of(other.server, root) == []
     server.cli("push", build.id, "--referrers", "-t", f"{repository}:v1", env=env)
     assert referrers_of(other.server, root) == [signature]
+
+
+def signed_build(server: LayoverServer, context: Path) -> tuple[SavedBuild, str, str]:
+    """A build, the digest of what it saved, and that of a signature of it."""
+    build = server.save(busybox_context(context, f"signed in {context}"))
+    root = server.manifest(build.id).headers["Docker-Content-Digest"]
+    assert root is not None
+    return build, root, push_referrer(server, build)
