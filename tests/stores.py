@@ -36,6 +36,8 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 REPOSITORY = RepositoryName("mine/app")
 SIBLING = RepositoryName("mine/other")
 FOREIGN = RepositoryName("foreign/app")
+# Where the project's builds are saved.
+SAVES = RepositoryName("mine")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from layover.adapters.sql.schema import (
 )
 from layover.builds.models import BuildStatus
 from layover.oci.digest import Digest
-from layover.oci.names import Reference, Tag
+from layover.oci.names import Reference, RepositoryName, Tag
 from layover.registry.blobs import BlobService
 from layover.registry.manifests import Audience, ManifestService
 from layover.registry.models import BlobUnknown, ManifestBlobUnknown, ManifestUnknown
@@ -99,9 +99,9 @@ class World:
     async def collect(self) -> None:
         assert await self.collector.run_once()
 
-    async def shows(self, reference: Reference) -> bool:
+    async def shows(self, reference: Reference, where: RepositoryName = REPOSITORY) -> bool:
         try:
-            await self.manifests.find(REPOSITORY, reference, Audience.READER)
+            await self.manifests.find(where, reference, Audience.READER)
         except ManifestUnknown:
             return False
         return True

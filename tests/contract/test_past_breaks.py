@@ -25,6 +25,7 @@ from tests.stores import (
     LEASE,
     NOW,
     REPOSITORY,
+    SAVES,
     SIBLING,
     Stores,
     add_build,
@@ -37,7 +38,6 @@ from tests.stores import (
 pytestmark = pytest.mark.anyio
 
 BUILD = "bcdefghijk"
-SAVES = RepositoryName("mine")
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from layover.builds.models import BuildStatus
 from layover.identity.models import Principal, TokenKind
 from layover.oci.digest import Digest
 from layover.oci.manifests import OCI_INDEX, OCI_MANIFEST
-from layover.oci.names import RepositoryName
 from tests.contract.registry_api import PULLER, USER, Answer, RegistryApi, builder
 from tests.stores import (
     NOW,
     REPOSITORY,
     RETENTION,
+    SAVES,
     Stores,
     descriptor,
     finish,
@@ -28,7 +28,6 @@ from tests.stores import (
 pytestmark = pytest.mark.anyio
 
 BUILD, OTHER = "bcdefghijk", "cdefghijkl"
-SAVES = RepositoryName("mine")
 NEVER = "f" * 64
 ATTESTATION = {"vnd.docker.reference.type": "attestation-manifest"}
 

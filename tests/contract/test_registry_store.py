@@ -24,6 +24,7 @@ from tests.stores import (
     NOW,
     REPOSITORY,
     RETENTION,
+    SAVES,
     SIBLING,
     Stores,
     descriptor,
@@ -239,35 +240,35 @@ async def test_what_is_a_manifest_here_and_a_layer_there_is_in_use_as_what_it_is
 
 @pytest.mark.parametrize("tag", ["b1", "b1-app"])
 async def test_what_a_build_saved_under_its_id_is_its_own(stores: Stores, tag: str) -> None:
-    body = await push_image(stores, REPOSITORY, b"layer", tag=tag, build_id="b1")
-    other = await push_image(stores, REPOSITORY, b"other")
+    body = await push_image(stores, SAVES, b"layer", tag=tag, build_id="b1")
+    other = await push_image(stores, SAVES, b"other")
     for build_id in (None, "b2", "b"):
         with pytest.raises(TagProtected):
-            await put_manifest(stores, REPOSITORY, other, tag, build_id)
+            await put_manifest(stores, SAVES, other, tag, build_id)
     with pytest.raises(TagProtected):
-        await stores.registry.delete_tag(REPOSITORY, Tag(tag), NOW)
+        await stores.registry.delete_tag(SAVES, Tag(tag), NOW)
     with pytest.raises(TagProtected):
-        await stores.registry.delete_manifest(REPOSITORY, Digest.of(body), NOW)
-    await put_manifest(stores, REPOSITORY, other, tag, "b1")
+        await stores.registry.delete_manifest(SAVES, Digest.of(body), NOW)
+    await put_manifest(stores, SAVES, other, tag, "b1")
     await finish(stores, "b1")
-    found = await stores.registry.find_manifest(REPOSITORY, Tag(tag), NOW)
+    found = await stores.registry.find_manifest(SAVES, Tag(tag), NOW)
     assert found is not None
     assert found.body == other
     with pytest.raises(TagProtected):
-        await put_manifest(stores, REPOSITORY, body, tag)
+        await put_manifest(stores, SAVES, body, tag)
     with pytest.raises(TagProtected):
-        await stores.registry.delete_tag(REPOSITORY, Tag(tag), NOW)
+        await stores.registry.delete_tag(SAVES, Tag(tag), NOW)
     with pytest.raises(TagProtected):
-        await stores.registry.delete_manifest(REPOSITORY, Digest.of(other), NOW)
+        await stores.registry.delete_manifest(SAVES, Digest.of(other), NOW)
 
 
 async def test_a_refused_tag_leaves_no_manifest_behind(stores: Stores) -> None:
-    await push_image(stores, REPOSITORY, b"layer", tag="b1", build_id="b1")
-    await push_blob(stores, REPOSITORY, b"other")
+    await push_image(stores, SAVES, b"layer", tag="b1", build_id="b1")
+    await push_blob(stores, SAVES, b"other")
     body = image(b"other")
     with pytest.raises(TagProtected):
-        await put_manifest(stores, REPOSITORY, body, "b1")
-    assert await stores.registry.find_manifest(REPOSITORY, Digest.of(body), NOW) is None
+        await put_manifest(stores, SAVES, body, "b1")
+    assert await stores.registry.find_manifest(SAVES, Digest.of(body), NOW) is None
 
 
 async def test_nothing_is_saved_under_a_build_that_ended_or_was_deleted(stores: Stores) -> None:
@@ -305,10 +306,10 @@ async def test_a_save_tag_moves_on_to_the_next_build(stores: Stores) -> None:
 
 
 async def test_a_tag_somebody_took_before_the_build_becomes_the_builds(stores: Stores) -> None:
-    await push_image(stores, REPOSITORY, b"layer", tag="b1")
-    body = await push_image(stores, REPOSITORY, b"other", tag="b1", build_id="b1")
+    await push_image(stores, SAVES, b"layer", tag="b1")
+    body = await push_image(stores, SAVES, b"other", tag="b1", build_id="b1")
     with pytest.raises(TagProtected):
-        await put_manifest(stores, REPOSITORY, body, "b1")
+        await put_manifest(stores, SAVES, body, "b1")
 
 
 # --- lists ------------------------------------------------------------------------------------

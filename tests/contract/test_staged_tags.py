@@ -1,6 +1,7 @@
 """A build is listed whole or not at all, on every database."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from datetime import timedelta
@@ -11,6 +12,7 @@ from layover.adapters.sql.builds import SqlBuildStore
 from layover.adapters.sql.images import SqlSavedImages
 from layover.builds.models import BuildStatus
 from layover.oci.digest import Digest
+from layover.oci.manifests import OCI_MANIFEST
 from layover.oci.names import Tag
 from layover.registry.manifests import Audience
 from layover.registry.models import BuildOver, ManifestUnknown, TagProtected
@@ -18,11 +20,15 @@ from tests.contract.test_collection import BUILD, World
 from tests.stores import (
     LEASE,
     NOW,
-    REPOSITORY,
     RETENTION,
+    SAVES,
+    SIBLING,
     Stores,
+    descriptor,
     finish,
+    image,
     index,
+    push_blob,
     push_image,
     put_manifest,
 )
@@ -59,22 +65,22 @@ unlucky_ends = pytest.mark.parametrize("end_badly", [fail, cancel, vanish])
 
 async def save(world: World, build_id: str, *layers: bytes) -> list[bytes]:
     """Two images and the index of them, under the build's names."""
-    first = await push_image(world.stores, REPOSITORY, *layers[:1], build_id=build_id)
-    second = await push_image(world.stores, REPOSITORY, *layers, build_id=build_id)
+    first = await push_image(world.stores, SAVES, *layers[:1], build_id=build_id)
+    second = await push_image(world.stores, SAVES, *layers, build_id=build_id)
     both = index(first, second)
     for name in ("main", build_id, f"{build_id}-api"):
-        await put_manifest(world.stores, REPOSITORY, both, name, build_id)
+        await put_manifest(world.stores, SAVES, both, name, build_id)
     return [first, second, both]
 
 
 async def listed(world: World, of_build: str | None = None) -> list[str]:
-    page = await world.manifests.list_tags(REPOSITORY, None, None, of_build)
+    page = await world.manifests.list_tags(SAVES, None, None, of_build)
     return [tag.value for tag in page.tags]
 
 
 async def named(world: World, tag: str) -> bytes | None:
     try:
-        found = await world.manifests.find(REPOSITORY, Tag(tag), Audience.READER)
+        found = await world.manifests.find(SAVES, Tag(tag), Audience.READER)
     except ManifestUnknown:
         return None
     return found.body
@@ -99,11 +105,11 @@ async def test_what_a_build_named_is_there_for_others_from_its_end_on(world: Wor
 async def test_a_running_build_sees_what_it_named(world: World, audience: Audience) -> None:
     *_, both = await save(world, BUILD, b"layer")
     for name in NAMES:
-        own = await world.manifests.find(REPOSITORY, Tag(name), audience, BUILD)
+        own = await world.manifests.find(SAVES, Tag(name), audience, BUILD)
         assert (own.body, own.expires_at) == (both, None)
         for another in (None, OTHER):
             with pytest.raises(ManifestUnknown):
-                await world.manifests.find(REPOSITORY, Tag(name), audience, another)
+                await world.manifests.find(SAVES, Tag(name), audience, another)
 
 
 @unlucky_ends
@@ -120,7 +126,7 @@ async def test_a_build_that_fails_leaves_nothing_and_moves_no_tag(
     assert await named(world, "main") == before
     assert await listed(world) == sorted(["main", OTHER, f"{OTHER}-api"])
     # One of its images is the other one's as well.
-    assert [await world.shows(Digest.of(body)) for body in bodies] == [True, False, False]
+    assert [await world.shows(Digest.of(body), SAVES) for body in bodies] == [True, False, False]
     world.clock.pass_by(LEASE)
     await world.collect()
     # The build itself, and why it failed, can be read as long as any other.
@@ -134,13 +140,13 @@ async def test_a_build_that_fails_leaves_nothing_and_moves_no_tag(
 
 
 async def test_what_a_user_pushed_as_well_stays_when_the_build_fails(world: World) -> None:
-    body = await push_image(world.stores, REPOSITORY, b"layer", tag=BUILD, build_id=BUILD)
-    await put_manifest(world.stores, REPOSITORY, body, "of-a-user")
+    body = await push_image(world.stores, SAVES, b"layer", tag=BUILD, build_id=BUILD)
+    await put_manifest(world.stores, SAVES, body, "of-a-user")
     await fail(world)
     world.clock.pass_by(LEASE)
     await world.collect()
     assert await named(world, "of-a-user") == body
-    assert await world.shows_blob(Digest.of(b"layer"))
+    assert await world.blobs.find(SAVES, Digest.of(b"layer"), may_push=False)
     assert await named(world, BUILD) is None
 
 
@@ -154,39 +160,95 @@ async def test_the_build_that_finished_last_has_the_save_tag(world: World) -> No
     assert await named(world, OTHER) == second
 
 
-async def test_a_name_that_a_running_build_will_have_is_its_own(world: World) -> None:
-    body = await push_image(world.stores, REPOSITORY, b"layer", tag=BUILD, build_id=BUILD)
-    for build_id in (None, OTHER):
-        with pytest.raises(TagProtected):
-            await put_manifest(world.stores, REPOSITORY, body, BUILD, build_id)
+@pytest.mark.parametrize("tag", [BUILD, f"{BUILD}-api"])
+async def test_a_builds_name_is_its_own_from_its_creation_on_also_when_it_failed(
+    world: World, tag: str
+) -> None:
+    async def is_its_own() -> None:
+        for build_id in (None, OTHER):
+            with pytest.raises(TagProtected):
+                await put_manifest(world.stores, SAVES, body, tag, build_id, world.clock.now)
+
+    body = await push_image(world.stores, SAVES, b"layer", build_id=BUILD)
+    await is_its_own()
+    await put_manifest(world.stores, SAVES, body, tag, BUILD)
+    await is_its_own()
     with pytest.raises(TagProtected):
-        await world.stores.registry.delete_manifest(REPOSITORY, Digest.of(body), NOW)
+        await world.stores.registry.delete_manifest(SAVES, Digest.of(body), NOW)
     await fail(world)
-    await push_image(world.stores, REPOSITORY, b"layer", tag=BUILD)
-    assert await named(world, BUILD) == body
+    await is_its_own()
+    # A copy that goes by the same name elsewhere is nobody's but its user's.
+    await push_image(world.stores, SIBLING, b"layer", tag=tag)
+
+
+async def test_a_referrer_that_waited_for_its_subject_does_not_fail_with_a_build(
+    world: World,
+) -> None:
+    for content in (b"{}", b"layer"):
+        await push_blob(world.stores, SAVES, content)
+    body = image(b"layer")
+    signature = image(subject=descriptor(OCI_MANIFEST, body))
+    await put_manifest(world.stores, SAVES, signature)
+    await put_manifest(world.stores, SAVES, body, BUILD, BUILD)
+    await fail(world)
+    assert await world.shows(Digest.of(signature), SAVES)
+    await put_manifest(world.stores, SAVES, body, OTHER, OTHER)
+    await finish(world.stores, OTHER)
+    assert await world.builds.delete(OTHER, world.clock.now)
+    assert not await world.shows(Digest.of(signature), SAVES)
+
+
+async def test_the_receipt_of_a_failed_build_tells_what_it_had_pushed(world: World) -> None:
+    bodies = await save(world, BUILD, b"layer", b"other")
+    await fail(world)
+    world.clock.pass_by(LEASE)
+    await world.collect()
+    stored = await world.retention.find_receipt(BUILD)
+    assert stored is not None and stored.document is None, "the build lives"
+    world.clock.pass_by(RETENTION)
+    await world.collect()
+    await world.collect()
+    stored = await world.retention.find_receipt(BUILD)
+    assert stored is not None and stored.document is not None
+    document = json.loads(stored.document)
+    freed = {item["digest"] for item in document["freed"]}
+    assert {str(Digest.of(body)) for body in bodies} < freed
+    assert str(Digest.of(b"other")) in freed
+    assert document["ended_at"] == "2026-01-08T12:00:00Z"
+
+
+async def test_who_read_a_failed_builds_image_is_told_since_when_it_is_gone(world: World) -> None:
+    *_, both = await save(world, BUILD, b"layer")
+    digest = Digest.of(both)
+    assert await world.shows(digest, SAVES)
+    await fail(world)
+    gone = await world.stores.registry.find_gone(SAVES, digest, world.clock.now)
+    assert gone is not None
+    assert (gone.is_deleted, gone.at) == (True, world.clock.now)
+    assert await world.stores.registry.find_gone(SAVES, Tag(BUILD), world.clock.now) is None
 
 
 async def test_a_save_tag_whose_image_is_deleted_meanwhile_is_not_set(world: World) -> None:
-    body = await push_image(world.stores, REPOSITORY, b"layer", tag="main", build_id=BUILD)
-    other = await push_image(world.stores, REPOSITORY, b"other", tag=BUILD, build_id=BUILD)
-    await world.stores.registry.delete_manifest(REPOSITORY, Digest.of(body), NOW)
+    body = await push_image(world.stores, SAVES, b"layer", tag="main", build_id=BUILD)
+    other = await push_image(world.stores, SAVES, b"other", tag=BUILD, build_id=BUILD)
+    await world.stores.registry.delete_manifest(SAVES, Digest.of(body), NOW)
     await world.end(BUILD)
     assert await listed(world) == [BUILD]
     assert await named(world, BUILD) == other
 
 
 async def test_what_comes_as_the_build_ends_is_of_it_or_refused(stores: Stores) -> None:
-    images = [await push_image(stores, REPOSITORY, bytes([number])) for number in range(12)]
+    images = [await push_image(stores, SAVES, bytes([number])) for number in range(12)]
     for status in (BuildStatus.FINISHED, BuildStatus.FAILED):
         with ExitStack() as stack:
             replica = stack.enter_context(stores.replica())
             build_id = f"{status.value:x<10}"
-            await put_manifest(stores, REPOSITORY, images[0], build_id, build_id)
+            await put_manifest(stores, SAVES, images[0], build_id, build_id)
             ending = SqlBuildStore(replica.database).end(build_id, status, None, NOW)
             _, *outcomes = await asyncio.gather(
                 ending,
                 *(
-                    put_manifest(stores, REPOSITORY, body, f"{build_id}-{number}", build_id)
+                    put_manifest(stores, SAVES, body, f"{build_id}-{number}", build_id)
                     for number, body in enumerate(images)
                 ),
                 return_exceptions=True,
@@ -197,6 +259,6 @@ async def test_what_comes_as_the_build_ends_is_of_it_or_refused(stores: Stores) 
             for number, outcome in enumerate(outcomes)
             if isinstance(outcome, Digest)
         }
-        page = await stores.registry.list_tags(REPOSITORY, None, None, NOW, build_id)
+        page = await stores.registry.list_tags(SAVES, None, None, NOW, build_id)
         names = {tag.value for tag in page.tags}
         assert names == ({build_id, *taken} if status is BuildStatus.FINISHED else set())

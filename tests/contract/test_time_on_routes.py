@@ -16,6 +16,7 @@ from tests.stores import (
     NOW,
     REPOSITORY,
     RETENTION,
+    SAVES,
     SIBLING,
     Stores,
     add_build,
@@ -31,7 +32,6 @@ pytestmark = pytest.mark.anyio
 
 BUILD = "bcdefghijk"
 SECOND = timedelta(seconds=1)
-SAVES = RepositoryName("mine")
 
 
 @pytest.fixture

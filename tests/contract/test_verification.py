@@ -519,6 +519,25 @@ async def test_retentions_and_builds_that_contradict_each_other_are_told(stores:
     assert (FindingKind.BUILD_UNRETAINED, "build-3") in told
 
 
+async def test_what_waits_for_a_builds_end_is_read_too(stores: Stores) -> None:
+    for build_id in ("build1", "build2", "build3"):
+        await push_image(stores, SIBLING, LAYER, tag=build_id, build_id=build_id)
+    builds, staged_tags = schema.builds, schema.staged_tags
+    assert await found(stores) == []
+    await change(
+        stores,
+        update(builds).where(builds.c.id == "build1").values(status="failed"),
+        update(schema.retentions)
+        .where(schema.retentions.c.build_id == "build1")
+        .values(expires_at=NOW + RETENTION),
+        update(staged_tags).where(staged_tags.c.build_id == "build2").values(digest="sha256:none"),
+    )
+    told = {(finding.kind, finding.reference) for finding in await found(stores)}
+    assert told == {(FindingKind.TAG_STRAY, "build1"), (FindingKind.TAG_LOST, "build2")}
+    await verifier(stores).run(repair=True)
+    assert {row.build_id for row in await rows(stores, staged_tags)} == {"build2", "build3"}
+
+
 async def test_a_row_that_names_nothing_is_told(tmp_path: Path) -> None:
     # Of SQLite's rows alone: PostgreSQL never stops checking them.
     with opened(tmp_path) as stores:

@@ -6,12 +6,14 @@ import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
 
+from layover.adapters.sql.builds import end_builds
 from layover.adapters.sql.schema import builds
+from layover.builds.models import BuildStatus
 from tests.contract.daemons import Daemon
 from tests.destinations import Distribution, Distribution3, TokenServer, started
 from tests.e2e.engines import DockerEngine, Skopeo
@@ -217,9 +219,8 @@ def _finished_build(cluster: Replicas, name: str) -> tuple[Tenant, str]:
         tenant.build_id, os.urandom(64 << 10), os.urandom(5 * MIB)
     )
     with server.transaction() as connection:
-        connection.execute(
-            update(builds).where(builds.c.id == tenant.build_id).values(status="finished")
-        )
+        own = builds.c.id == tenant.build_id
+        assert end_builds(connection, own, BuildStatus.FINISHED, None, datetime.now(UTC))
     return tenant, digest_of(pushed)
 
 

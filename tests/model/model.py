@@ -202,6 +202,8 @@ class Model:
         if is_good:
             for key, digest in staged.items():
                 self.tags[key] = Tag(digest, retention, build_id)
+            for repository, digest in retention.retained:
+                self._end_lonely(repository, digest, now)
         else:
             retention.roots, retention.retained = set(), set()
 
@@ -260,7 +262,8 @@ class Model:
             self.links[repository, blob].shown_until = None
         for retention in retentions:
             retention.retained |= reached
-        self._end_lonely(repository, content.digest, now)
+        if build_id is None:
+            self._end_lonely(repository, content.digest, now)
         self.tell(named, now)
         for tag in tags:
             assert own is not None
@@ -368,17 +371,10 @@ class Model:
         del self.tags[repository, tag]
 
     def _check_tag(self, repository: str, name: str, build_id: str | None, now: datetime) -> None:
-        tag = self.tags.get((repository, name))
-        if (
-            tag is not None
-            and tag.retention.lives(now)
-            and tag.build_id not in (None, build_id)
-            and _is_named_for(name, tag.build_id or "")
-        ):
+        """A build's ID is its own from its creation on, in its project's own repository."""
+        owners = {one.build_id for one in self.live(now) if one.build_id is not None} - {build_id}
+        if "/" not in repository and any(_is_named_for(name, owner) for owner in owners):
             raise Refused("TagProtected")
-        for owner, names in self.staged.items():
-            if (repository, name) in names and owner != build_id and _is_named_for(name, owner):
-                raise Refused("TagProtected")
 
 
 def rounded(end: datetime) -> datetime:

@@ -52,11 +52,12 @@ from tests.stores import NOW, Stores, descriptor, image, index, opened, pieces
 
 RETENTION = timedelta(hours=2)
 LEASE = timedelta(hours=1)
-REPOSITORIES = ("mine/app", "mine/other", "foreign/app")
+REPOSITORIES = ("mine", "mine/other", "foreign/app")
 # Of a collector that was killed.
 COLLECTOR_LEASE = COLLECTOR_LEASE_TIME + timedelta(seconds=1)
-TAGS = ("latest", "v1")
 BUILD_IDS = ("build00001", "build00002", "build00003")
+# One of them is a build's own, from when there is that build.
+TAGS = ("latest", "v1", BUILD_IDS[0])
 BLOBS = {str(Digest.of(content)): content for content in (b"{}", b"one", b"two", b"three")}
 
 EXAMPLES, STEPS = 30, 30
@@ -425,8 +426,8 @@ class Registry(RuleBasedStateMachine):
         """A build pushes, under its ID or a save tag."""
         build_id = self.builds_made[build % len(self.builds_made)]
         names = [build_id if tag == "ID" else tag for tag in tags]
-        self.bring_blobs("mine/app", content, collecting)
-        self._put("mine/app", content, names, build_id, collecting)
+        self.bring_blobs("mine", content, collecting)
+        self._put("mine", content, names, build_id, collecting)
 
     def _put(
         self,
@@ -576,7 +577,7 @@ class Registry(RuleBasedStateMachine):
             page = self.ask(store.list_tags(name, None, None, now))
             tagged = model.tagged(repository, now)
             assert [tag.value for tag in page.tags] == sorted(tagged)
-            for tag in (*TAGS, *self.builds_made):
+            for tag in {*TAGS, *self.builds_made}:
                 found = self.ask(store.find_manifest(name, Tag(tag), now))
                 assert (found and str(found.digest)) == tagged.get(tag), (repository, tag)
             for digest, content in model.contents.items():

@@ -173,9 +173,13 @@ class BuildService:
         Raises BuildUnknown, BuildGone, ActionDenied; BuildEnded when it ended another way.
         """
         build = await self.driven(principal, build_id)
+        if not build.status.has_ended and not await self._end(build, status, error):
+            # Somebody else ended it a moment ago: it may be what was asked for, or not.
+            build = await self.driven(principal, build_id)
         if build.status.has_ended and build.status is not status:
             raise BuildEnded(build_id, build.status)
-        await self._end(build, status, error)
+        # Also when it had ended: whoever ended it may have died before this.
+        await self._identity.end_build_token(build.id)
 
     async def delete(self, principal: Principal, build_id: str) -> None:
         """Cancel the build if it lives, and let its time be over, with all that belongs to it.
@@ -184,6 +188,7 @@ class BuildService:
         """
         build = await self.find(principal, build_id, Action.DELETE_BUILD)
         await self._end(build, BuildStatus.CANCELED, "deleted while it was running")
+        await self._identity.end_build_token(build.id)
         if not await self._store.delete(build.id, self._now()):
             # Its time was over a moment ago, or another caller was faster.
             await self.find(principal, build_id, Action.DELETE_BUILD)
@@ -228,12 +233,13 @@ class BuildService:
             _log.warning("build_vanished", build_id=build_id)
         return ended
 
-    async def _end(self, build: Build, status: BuildStatus, error: str | None) -> None:
+    async def _end(self, build: Build, status: BuildStatus, error: str | None) -> bool:
+        """Whether it was this that ended it."""
         text = clean_text(error, MAX_ERROR_CHARACTERS) if error else None
-        if await self._store.end(build.id, status, text, self._now()):
-            _log.info("build_ended", build_id=build.id, status=status.value)
-        # Also when it had ended: whoever ended it may have died before this.
-        await self._identity.end_build_token(build.id)
+        if not await self._store.end(build.id, status, text, self._now()):
+            return False
+        _log.info("build_ended", build_id=build.id, status=status.value)
+        return True
 
     async def _check_foreign_ids(self, project_id: str, tags: set[str]) -> None:
         """Refuse a save tag that is, or would hide, the ID of another build of the project.

@@ -35,11 +35,16 @@ class BuildStore(Protocol):
     async def end(
         self, build_id: str, status: BuildStatus, error: str | None, now: datetime
     ) -> bool:
-        """End a live build and release its builders. False, and no change, if it had ended."""
+        """End a live build and release its builders. False, and no change, if it had ended.
+
+        What it named is there for everybody from now on if it finished; nothing of what it pushed
+        is if it did not.
+        """
         ...
 
     async def end_vanished(self, seen_before: datetime, error: str, now: datetime) -> list[str]:
-        """End as canceled every live build not seen since `seen_before`; return their IDs."""
+        """End as canceled, as `end` does, every live build not seen since `seen_before`; return
+        their IDs."""
         ...
 
     async def delete(self, build_id: str, now: datetime) -> bool:

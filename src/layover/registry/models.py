@@ -77,16 +77,17 @@ class DigestMismatch(RegistryError):
         self.expected, self.actual = expected, actual
 
 
-def is_named_for(tag: Tag, build_id: str) -> bool:
-    """Whether a tag that a build saved is its ID, or its ID and a target: nobody else's, ever."""
-    return tag.value == build_id or tag.value.startswith(f"{build_id}-")
+def named_build(tag: Tag) -> str:
+    """The ID of the build whose own tag it is, its ID or its ID and a target, if there is such a
+    build: nobody else's, ever."""
+    return tag.value.partition("-")[0]
 
 
 class TagProtected(RegistryError):
-    """The tag is a build's ID, under which the build saved an image."""
+    """The tag is a build's ID, under which nobody but the build saves an image."""
 
     def __init__(self, tag: Tag, build_id: str) -> None:
-        super().__init__(f"tag {tag} is what build {build_id} saved and cannot be changed")
+        super().__init__(f"tag {tag} is build {build_id}'s own and cannot be changed")
         self.tag, self.build_id = tag, build_id
 
 

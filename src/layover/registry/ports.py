@@ -245,7 +245,8 @@ class RegistryStore(Protocol):
         lease: timedelta = timedelta(0),
         may_miss_blobs: bool = False,
     ) -> None:
-        """Store a manifest and let the tags `names` name it, all or nothing.
+        """Store a manifest and let the tags `names` name it, all or nothing: at once, or from the
+        end of the build on that it is of.
 
         For `lease` an index may name it, however short its life is.
 

@@ -26,6 +26,7 @@ class FindingKind(StrEnum):
     REFERENCE_STRAY = "reference-stray"
     RETAINED_INCOMPLETELY = "retained-incompletely"
     TAG_LOST = "tag-lost"
+    TAG_STRAY = "tag-stray"
     RETENTION_UNFOUNDED = "retention-unfounded"
     RETENTION_ENDLESS = "retention-endless"
     BUILD_UNRETAINED = "build-unretained"

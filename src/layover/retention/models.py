@@ -91,10 +91,10 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class StoredReceipt:
-    """A receipt as it is kept: unsigned while something of the build waits for a lease's end."""
+    """A receipt as it is kept: unsigned while the build lives, as a failed one does, and while
+    something of it waits for a lease's end."""
 
     project_id: str
-    ended_at: datetime
     document: bytes | None
     signature: bytes | None
 

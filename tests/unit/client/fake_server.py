@@ -40,6 +40,8 @@ class FakeServer(BuildService):
         self.dead_endpoints: list[str] = []
         self.pending_answers = 0
         self.unavailable: dict[str, int] = {}
+        # By method: what it is refused with.
+        self.refusals: dict[str, ConnectError] = {}
         self.cancels_at: datetime | None = None
         self.retention: Duration | None = None
         self.made = FakeTokens()
@@ -58,6 +60,8 @@ class FakeServer(BuildService):
         if self.unavailable.get(name, 0) > 0:
             self.unavailable[name] -= 1
             raise ConnectError(Code.UNAVAILABLE, "away for a moment")
+        if name in self.refusals:
+            raise self.refusals[name]
 
     async def create_build(self, request: Any, ctx: Any) -> wire.CreateBuildResponse:
         self._note("create_build", request, ctx)

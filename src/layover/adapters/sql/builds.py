@@ -37,7 +37,7 @@ from layover.adapters.sql.schema import (
     retentions,
     tombstones,
 )
-from layover.adapters.sql.staged_tags import let_go, set_staged_tags
+from layover.adapters.sql.staged_tags import forget_staged_tags, let_go, set_staged_tags
 from layover.builds.builders import LeaseState
 from layover.builds.limits import (
     MAX_READ_CHARACTERS,
@@ -362,8 +362,9 @@ def end_builds(
             .returning(retentions.c.id)
         ).scalar()
         if retention_id is None:
-            continue
-        if status is BuildStatus.FINISHED:
+            # Its time was over before it, with its project.
+            forget_staged_tags(connection, build_id)
+        elif status is BuildStatus.FINISHED:
             set_staged_tags(connection, build_id, retention_id, now)
         else:
             let_go(connection, build_id, retention_id, now)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, insert, select, tuple_
+from sqlalchemy import Connection, Select, and_, func, insert, join, select, update
 
 from layover.adapters.sql.registry_rows import TO_BLOB, TO_MANIFEST, parts
 from layover.adapters.sql.retention_rows import DELETED, EXPIRED
@@ -30,11 +30,23 @@ def reason_of(ended: Any) -> str:
 
 
 def open_receipts(connection: Connection, ended: dict[int, Any]) -> None:
-    """Write down what builds held, before the first of it goes."""
+    """Write down what builds held, before the first of it goes.
+
+    What a failed build held was written down when it failed; the rest is said at its time's end.
+    """
     of_builds = {row.build_id: row for row in ended.values() if row.build_id is not None}
-    known = select(receipts.c.build_id).where(receipts.c.build_id.in_(of_builds))
-    for build_id in connection.execute(known).scalars().all():
-        del of_builds[build_id]
+    known = select(receipts.c.build_id, receipts.c.ended_at, receipts.c.held).where(
+        receipts.c.build_id.in_(of_builds)
+    )
+    for before in connection.execute(known).all():
+        row = of_builds.pop(before.build_id)
+        if before.ended_at != row.ended_at:
+            told = {**json.loads(before.held), "reason": reason_of(row)}
+            connection.execute(
+                update(receipts)
+                .where(receipts.c.build_id == row.build_id)
+                .values(ended_at=row.ended_at, held=json.dumps(told))
+            )
     if not of_builds:
         return
     ids = {row.id: row.build_id for row in of_builds.values()}
@@ -154,45 +166,60 @@ class _Left:
             return _WAITS if repository_id is None and digest in self._doomed else None
         key = (place, digest)
         if key not in self._keepers:
-            condition: ColumnElement[bool]
             if repository_id is None:
-                condition = tuple_(
-                    retained_manifests.c.repository_id, retained_manifests.c.digest
-                ).in_(_users(project_id, digest))
+                users = _users_of_blob(project_id, digest)
             else:
-                condition = and_(
-                    retained_manifests.c.repository_id == repository_id,
-                    retained_manifests.c.digest == digest,
-                )
-            self._keepers[key] = _keeper(self._connection, condition)
+                users = _users_of_manifest(repository_id, digest)
+            self._keepers[key] = _keeper(self._connection, users)
         return self._keepers[key]
 
 
-def _users(project_id: str, digest: str) -> Select[tuple[int, str]]:
-    """The project's manifests that name the blob."""
-    return (
-        select(manifest_references.c.repository_id, manifest_references.c.manifest_digest)
-        .join(repositories, repositories.c.id == manifest_references.c.repository_id)
-        .where(
-            manifest_references.c.digest == digest,
-            manifest_references.c.kind == TO_BLOB,
-            repositories.c.project_id == project_id,
-        )
+_KEEPER = (
+    select(retentions.c.build_id, repositories.c.name, retained_manifests.c.digest)
+    .where(retentions.c.ended_at.is_(None))
+    .limit(1)
+)
+
+
+def _users_of_manifest(repository_id: int, digest: str) -> Select[Any]:
+    """What retains the manifest."""
+    of_manifest = (
+        join(retained_manifests, retentions, retentions.c.id == retained_manifests.c.retention_id)
+    ).join(repositories, repositories.c.id == retained_manifests.c.repository_id)
+    return _KEEPER.select_from(of_manifest).where(
+        retained_manifests.c.repository_id == repository_id,
+        retained_manifests.c.digest == digest,
     )
 
 
-def _keeper(connection: Connection, condition: ColumnElement[bool]) -> str:
-    """What retains one of the manifests that `condition` selects; where nothing does they wait
-    to be collected."""
-    keeper = connection.execute(
-        select(retentions.c.build_id, repositories.c.name, retained_manifests.c.digest)
-        .join(retained_manifests, retained_manifests.c.retention_id == retentions.c.id)
-        .join(repositories, repositories.c.id == retained_manifests.c.repository_id)
-        .where(condition, retentions.c.ended_at.is_(None))
-        # A build is named where there is one.
-        .order_by(retentions.c.build_id.is_(None), retentions.c.id)
-        .limit(1)
-    ).first()
-    if keeper is None:
-        return _WAITS
-    return keeper.build_id or f"{keeper.name}@{keeper.digest}"
+def _users_of_blob(project_id: str, digest: str) -> Select[Any]:
+    """What retains the project's manifests that name the blob."""
+    # Without the sum SQLite begins with what the repository retains, and reads all of it.
+    naming = join(
+        manifest_references,
+        repositories,
+        repositories.c.id == manifest_references.c.repository_id,
+    )
+    retained = naming.join(
+        retained_manifests,
+        and_(
+            retained_manifests.c.repository_id == manifest_references.c.repository_id + 0,
+            retained_manifests.c.digest == manifest_references.c.manifest_digest,
+        ),
+    ).join(retentions, retentions.c.id == retained_manifests.c.retention_id)
+    return _KEEPER.select_from(retained).where(
+        manifest_references.c.digest == digest,
+        manifest_references.c.kind == TO_BLOB,
+        repositories.c.project_id == project_id,
+    )
+
+
+def _keeper(connection: Connection, users: Select[Any]) -> str:
+    """A build that is among `users`, or else any of them; where nothing is it waits to be
+    collected."""
+    # Without an order: a base image's layer is retained by as many as there are.
+    for narrowed in (users.where(retentions.c.build_id.is_not(None)), users):
+        keeper = connection.execute(narrowed).first()
+        if keeper is not None:
+            return keeper.build_id or f"{keeper.name}@{keeper.digest}"
+    return _WAITS

@@ -71,7 +71,7 @@ from layover.registry.models import (
     StoredManifest,
     TagPage,
     TagProtected,
-    is_named_for,
+    named_build,
 )
 
 # What a page of referrers holds: annotations, and the rest of a descriptor.
@@ -204,9 +204,9 @@ class SqlRegistryStore:
         def work(connection: Connection) -> None:
             if build_id is not None:
                 check_build(connection, build_id)
-            repository_id = ensure_repository(connection, repository, now)
             for tag in names:
-                check_tag(connection, repository_id, tag, build_id, now)
+                check_tag(connection, repository, tag, build_id, now)
+            repository_id = ensure_repository(connection, repository, now)
             check_blobs(
                 connection, repository, repository_id, manifest, now, may_miss=may_miss_blobs
             )
@@ -230,7 +230,9 @@ class SqlRegistryStore:
             if own is not None:
                 retained_by.add(own)
             retain(connection, repository_id, digest, retained_by, now)
-            end_lonely_pushes(connection, repository_id, digest)
+            if build_id is None:
+                # What a running build brought may go with it.
+                end_lonely_pushes(connection, repository_id, {str(digest)})
             for tag in names:
                 assert own is not None
                 if build_id is None:
@@ -365,7 +367,7 @@ class SqlRegistryStore:
             )
             to_be_shown = select(staged_tags.c.name, staged_tags.c.build_id).where(staged)
             for row in connection.execute(union_all(shown, to_be_shown)):
-                if is_named_for(Tag(row.name), row.build_id):
+                if named_build(Tag(row.name)) == row.build_id:
                     raise TagProtected(Tag(row.name), row.build_id)
             connection.execute(delete(staged_tags).where(staged))
             for name in connection.execute(select(tags.c.name).where(named)).scalars().all():
@@ -426,10 +428,10 @@ class SqlRegistryStore:
 
     async def delete_tag(self, repository: RepositoryName, tag: Tag, now: datetime) -> None:
         def work(connection: Connection) -> None:
+            check_tag(connection, repository, tag, None, now)
             repository_id = find_repository(connection, repository)
             if repository_id is None:
                 raise ManifestUnknown(repository, tag)
-            check_tag(connection, repository_id, tag, None, now)
             live = select(retentions.c.id).where(
                 retentions.c.id == tags.c.retention_id, is_live(now)
             )
@@ -589,7 +591,7 @@ def _is_to_be_pushed(
             tags.c.repository_id == repository_id, tags.c.name == tag.value
         )
     ).scalar()
-    return owner != build_id and (owner is None or not is_named_for(tag, owner))
+    return owner != build_id and (owner is None or named_build(tag) != owner)
 
 
 def _lease_manifest(

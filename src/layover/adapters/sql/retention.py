@@ -205,11 +205,11 @@ class SqlRetentionStore:
         await self._database.write(work)
 
     async def find_receipt(self, build_id: str) -> StoredReceipt | None:
-        query = select(
-            receipts.c.project_id, receipts.c.ended_at, receipts.c.document, receipts.c.signature
-        ).where(receipts.c.build_id == build_id)
+        query = select(receipts.c.project_id, receipts.c.document, receipts.c.signature).where(
+            receipts.c.build_id == build_id
+        )
         row = await self._database.read(lambda connection: connection.execute(query).first())
-        return row and StoredReceipt(row.project_id, row.ended_at, row.document, row.signature)
+        return row and StoredReceipt(row.project_id, row.document, row.signature)
 
 
 class _Planned(Exception):

@@ -18,7 +18,6 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    union_all,
     update,
 )
 
@@ -34,7 +33,6 @@ from layover.adapters.sql.schema import (
     repository_blobs,
     retained_manifests,
     retentions,
-    staged_tags,
     tags,
     tombstones,
 )
@@ -42,7 +40,7 @@ from layover.builds.models import LIVE
 from layover.oci.digest import Digest
 from layover.oci.manifests import InvalidManifest, Manifest
 from layover.oci.names import RepositoryName, Tag
-from layover.registry.models import BuildOver, ManifestBlobUnknown, TagProtected, is_named_for
+from layover.registry.models import BuildOver, ManifestBlobUnknown, TagProtected, named_build
 
 # For statements that are made once.
 NOW: BindParameter[datetime] = bindparam("now", type_=Timestamp)
@@ -416,24 +414,27 @@ def _manifests_where(
     }
 
 
-def end_lonely_pushes(connection: Connection, repository_id: int, subject: Digest) -> None:
-    """The subject of manifests that were pushed before it is there: they live as it does.
+def end_lonely_pushes(
+    connection: Connection, repository_id: int, subjects: Collection[str]
+) -> None:
+    """The subjects of manifests that were pushed before them are there: those live as they do.
 
     One that has a tag was pushed for its own sake.
     """
-    referrers = select(manifests.c.digest).where(
-        manifests.c.repository_id == repository_id, manifests.c.subject == str(subject)
-    )
-    connection.execute(
-        update(retentions)
-        .where(
-            retentions.c.repository_id == repository_id,
-            retentions.c.digest.in_(referrers),
-            retentions.c.ended_at.is_(None),
-            ~exists().where(tags.c.retention_id == retentions.c.id),
+    for part in parts(subjects):
+        referrers = select(manifests.c.digest).where(
+            manifests.c.repository_id == repository_id, manifests.c.subject.in_(part)
         )
-        .values(ended_at=func.coalesce(retentions.c.expires_at, 0), end_reason=SUPERSEDED)
-    )
+        connection.execute(
+            update(retentions)
+            .where(
+                retentions.c.repository_id == repository_id,
+                retentions.c.digest.in_(referrers),
+                retentions.c.ended_at.is_(None),
+                ~exists().where(tags.c.retention_id == retentions.c.id),
+            )
+            .values(ended_at=func.coalesce(retentions.c.expires_at, 0), end_reason=SUPERSEDED)
+        )
 
 
 def check_blobs(
@@ -590,23 +591,19 @@ def visible_user(
 
 def check_tag(
     connection: Connection,
-    repository_id: int,
+    repository: RepositoryName,
     tag: Tag,
     build_id: str | None,
     now: datetime,
 ) -> None:
-    """Raise TagProtected when the tag is another build's own name; save tags move."""
-    shown = (
-        select(tags.c.build_id)
-        .join(retentions, retentions.c.id == tags.c.retention_id)
-        .where(tags.c.repository_id == repository_id, tags.c.name == tag.value, is_live(now))
-    )
-    staged = select(staged_tags.c.build_id).where(
-        staged_tags.c.repository_id == repository_id, staged_tags.c.name == tag.value
-    )
-    for owner in connection.execute(union_all(shown, staged)).scalars():
-        if owner is not None and owner != build_id and is_named_for(tag, owner):
-            raise TagProtected(tag, owner)
+    """Raise TagProtected when the tag is a live build's own name, whether or not there is an image
+    under it (docs/decisions/0003); save tags move."""
+    owner = named_build(tag)
+    if owner == build_id or repository.value != repository.project_id:
+        return
+    build = live_retention(owner, now).where(retentions.c.project_id == repository.project_id)
+    if connection.execute(build).first() is not None:
+        raise TagProtected(tag, owner)
 
 
 def check_build(connection: Connection, build_id: str) -> None:

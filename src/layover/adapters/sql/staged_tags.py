@@ -1,16 +1,30 @@
 """What a running build named, on a transaction's connection: all of it is shown, or nothing.
 
-A tag of a build is not one before the build has finished. Until then whoever asks for it finds
-what it named before; and where the build fails, goes on to.
+A tag of a build is not one before the build has finished (docs/decisions/0016).
 """
 
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, literal, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from layover.adapters.sql.database import upsert_all
-from layover.adapters.sql.registry_rows import parts, set_tag
-from layover.adapters.sql.schema import manifests, retained_manifests, staged_tags
+from layover.adapters.sql.receipt_rows import open_receipts
+from layover.adapters.sql.retention_rows import (
+    DELETED,
+    bury_all,
+    end_lonely_pushes,
+    visible_manifests,
+)
+from layover.adapters.sql.schema import (
+    Timestamp,
+    manifests,
+    repositories,
+    retained_manifests,
+    retentions,
+    staged_tags,
+    tags,
+)
 from layover.oci.digest import Digest
 from layover.oci.names import Tag
 
@@ -19,51 +33,88 @@ def stage_tag(
     connection: Connection, build_id: str, repository_id: int, tag: Tag, digest: Digest
 ) -> None:
     """Let the build name the manifest so once it has finished."""
-    upsert_all(
-        connection,
-        staged_tags,
-        [
-            {
-                "build_id": build_id,
-                "repository_id": repository_id,
-                "name": tag.value,
-                "digest": str(digest),
-            }
-        ],
-    )
+    row = {
+        "build_id": build_id,
+        "repository_id": repository_id,
+        "name": tag.value,
+        "digest": str(digest),
+    }
+    upsert_all(connection, staged_tags, [row])
 
 
 def set_staged_tags(
     connection: Connection, build_id: str, retention_id: int, now: datetime
 ) -> None:
     """The build has finished: what it named is named so from now on."""
-    own = staged_tags.c.build_id == build_id
-    staged = select(staged_tags.c.repository_id, staged_tags.c.name, staged_tags.c.digest)
-    for row in connection.execute(staged.where(own).order_by(staged_tags.c.name)).all():
-        set_tag(
-            connection,
-            row.repository_id,
-            Tag(row.name),
-            Digest.parse(row.digest),
-            build_id,
-            retention_id,
-            now,
+    staged = select(
+        staged_tags.c.repository_id,
+        staged_tags.c.name,
+        staged_tags.c.digest,
+        staged_tags.c.build_id,
+        literal(retention_id),
+        literal(now, Timestamp),
+    ).where(staged_tags.c.build_id == build_id)
+    columns = ["repository_id", "name", "digest", "build_id", "retention_id", "updated_at"]
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(tags).from_select(columns, staged)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=columns[:2],
+            set_={name: statement.excluded[name] for name in columns[2:]},
         )
-    connection.execute(delete(staged_tags).where(own))
+    )
+    forget_staged_tags(connection, build_id)
+    for repository_id, digests in _retained(connection, retention_id).items():
+        end_lonely_pushes(connection, repository_id, digests)
+
+
+def forget_staged_tags(connection: Connection, build_id: str) -> None:
+    """The build names nothing any more."""
+    connection.execute(delete(staged_tags).where(staged_tags.c.build_id == build_id))
 
 
 def let_go(connection: Connection, build_id: str, retention_id: int, now: datetime) -> None:
     """The build has failed: nothing of it is there any more, and the collector takes it away."""
-    connection.execute(delete(staged_tags).where(staged_tags.c.build_id == build_id))
+    forget_staged_tags(connection, build_id)
+    retained = _retained(connection, retention_id)
+    if not retained:
+        return
+    ended = select(
+        retentions.c.id,
+        retentions.c.project_id,
+        retentions.c.build_id,
+        literal(now, Timestamp).label("ended_at"),
+        retentions.c.end_reason,
+    ).where(retentions.c.id == retention_id)
+    row = connection.execute(ended).one()
+    open_receipts(connection, {row.id: row})
     of_build = retained_manifests.c.retention_id == retention_id
-    retained: dict[int, set[str]] = {}
-    for row in connection.execute(select(retained_manifests).where(of_build)).all():
-        retained.setdefault(row.repository_id, set()).add(row.digest)
+    for repository_id in retained:
+        digests = select(retained_manifests.c.digest).where(
+            of_build, retained_manifests.c.repository_id == repository_id
+        )
+        connection.execute(
+            update(manifests)
+            .where(manifests.c.repository_id == repository_id, manifests.c.digest.in_(digests))
+            .values(check_at=now)
+        )
     connection.execute(delete(retained_manifests).where(of_build))
-    for repository_id, digests in retained.items():
-        for part in parts(digests):
-            connection.execute(
-                update(manifests)
-                .where(manifests.c.repository_id == repository_id, manifests.c.digest.in_(part))
-                .values(check_at=now)
-            )
+    names = select(repositories.c.id, repositories.c.name).where(repositories.c.id.in_(retained))
+    bury_all(
+        connection,
+        [
+            (row.project_id, repository.name, digest, DELETED, now)
+            for repository in connection.execute(names).all()
+            for digest in retained[repository.id]
+            - visible_manifests(connection, repository.id, retained[repository.id], now)
+        ],
+    )
+
+
+def _retained(connection: Connection, retention_id: int) -> dict[int, set[str]]:
+    """The digests of what the retention retains, by repository."""
+    of_retention = retained_manifests.c.retention_id == retention_id
+    found: dict[int, set[str]] = {}
+    for row in connection.execute(select(retained_manifests).where(of_retention)):
+        found.setdefault(row.repository_id, set()).add(row.digest)
+    return found

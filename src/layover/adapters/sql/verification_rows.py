@@ -36,6 +36,7 @@ from layover.adapters.sql.schema import (
     repository_blobs,
     retained_manifests,
     retentions,
+    staged_tags,
     tags,
 )
 from layover.builds.models import LIVE
@@ -240,6 +241,33 @@ def _unretained_tags(now: datetime) -> Select[Any]:
     )
 
 
+def _is_running(build_id: ColumnElement[str]) -> Any:
+    return exists().where(
+        builds.c.id == build_id, builds.c.status.in_([status.value for status in LIVE])
+    )
+
+
+def _staged_tags() -> Select[Any]:
+    return _placed(
+        staged_tags.c.name.label("reference"),
+        staged_tags.c.digest,
+        staged_tags.c.build_id,
+        repository_id=staged_tags.c.repository_id,
+    )
+
+
+def _stray_tags(now: datetime) -> Select[Any]:
+    return _staged_tags().where(~_is_running(staged_tags.c.build_id))
+
+
+def _unretained_staged_tags(now: datetime) -> Select[Any]:
+    return _staged_tags().where(
+        _is_running(staged_tags.c.build_id),
+        retentions.c.build_id == staged_tags.c.build_id,
+        ~_is_retained(retentions.c.id, staged_tags.c.repository_id, staged_tags.c.digest),
+    )
+
+
 def _live_pushes(now: datetime) -> Select[Any]:
     return _placed(
         retentions.c.digest.label("reference"),
@@ -325,10 +353,6 @@ def _unfounded_retentions(now: datetime) -> Select[Any]:
 
 
 def _endless_retentions(now: datetime) -> Select[Any]:
-    running = exists().where(
-        builds.c.id == retentions.c.build_id,
-        builds.c.status.in_([status.value for status in LIVE]),
-    )
     there = exists().where(builds.c.id == retentions.c.build_id)
     return select(
         func.coalesce(retentions.c.build_id, retentions.c.digest).label("reference"),
@@ -338,7 +362,7 @@ def _endless_retentions(now: datetime) -> Select[Any]:
     ).where(
         retentions.c.expires_at.is_(None),
         retentions.c.ended_at.is_(None),
-        ~running,
+        ~_is_running(retentions.c.build_id),
         # One without its build is another finding.
         or_(there, retentions.c.digest.is_not(None)),
     )
@@ -373,6 +397,16 @@ def look_again(
         update(table)
         .where(table.c.repository_id == repository_id, table.c.digest == digest)
         .values(check_at=now)
+    )
+
+
+def _drop_staged_tag(connection: Connection, row: Row[Any], now: datetime) -> None:
+    connection.execute(
+        delete(staged_tags).where(
+            staged_tags.c.build_id == row.build_id,
+            staged_tags.c.repository_id == row.repository_id,
+            staged_tags.c.name == row.reference,
+        )
     )
 
 
@@ -430,6 +464,19 @@ CHECKS = (
         _lost_tags,
         "the tag names {digest}, which is not there",
         _PUSH_AGAIN,
+    ),
+    Check(
+        FindingKind.TAG_LOST,
+        _unretained_staged_tags,
+        "a running build named {digest} so, which is not kept for it",
+        _PUSH_AGAIN,
+    ),
+    Check(
+        FindingKind.TAG_STRAY,
+        _stray_tags,
+        "the tag waits for the end of build {build_id}, which has ended",
+        "forget it",
+        _drop_staged_tag,
     ),
     Check(
         FindingKind.MANIFEST_LOST,

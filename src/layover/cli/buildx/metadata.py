@@ -31,10 +31,10 @@ def check_writable(path: Path) -> None:
         raise MetadataUnwritable(path, "permission denied")
 
 
-def write(
-    path: Path, buildx_file: Path, *, build_id: str, project_id: str, targets: Sequence[str]
-) -> None:
-    """Write buildx's facts and the build's at once. Raises MetadataUnwritable."""
+def content_of(
+    buildx_file: Path, *, build_id: str, project_id: str, targets: Sequence[str]
+) -> bytes:
+    """buildx's facts and the build's, as they are written."""
     facts: dict[str, Any] = {}
     if buildx_file.is_file():
         facts = json.loads(buildx_file.read_text(encoding="utf-8"))
@@ -42,8 +42,13 @@ def write(
     if targets:
         build["targets"] = list(targets)
     facts[KEY] = build
+    return (json.dumps(facts, indent=2) + "\n").encode()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write all of it at once. Raises MetadataUnwritable."""
     try:
-        _put(path, (json.dumps(facts, indent=2) + "\n").encode())
+        _put(path, content)
     except OSError as error:
         raise MetadataUnwritable(path, error.strerror or str(error)) from error
 

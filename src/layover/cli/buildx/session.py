@@ -2,7 +2,7 @@
 
 CreateBuild, then health reports from that moment on; a builder for each platform; buildx on
 them; FinishBuild with how it went, whatever happened. A server that is lost on the way does
-not fail a build that can go on without it.
+not fail a build that can go on without it; but only one whose end was recorded is saved.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from layover.cli.buildx.workspace import Workspace, create_commands
 from layover.cli.errors import CliError, Interrupted, say
 from layover.client.address import Server
 from layover.client.api import Client
-from layover.client.errors import ClientError, ServerUnreachable
+from layover.client.errors import ClientError, ServerFailed, ServerUnreachable
 from layover.client.references import Image
 from layover.rpc.depot.cli.v1 import build_pb as wire
 from layover.units import told_duration
@@ -32,8 +32,9 @@ from layover.units import told_duration
 Value = TypeVar("Value")
 
 # How long the end of a build is told to a server that does not answer. It ends builds whose
-# client is silent by itself.
+# client is silent by itself, a while after it is back: one that is to be saved is worth the wait.
 _FINISH_WITHIN_SECONDS = 60.0
+_SAVE_WITHIN_SECONDS = 300.0
 _FINISH_PAUSE_SECONDS = 2.0
 _LONGEST_ERROR = 4000
 # How gRPC tells that the other side is gone, as it is and as buildx unwraps it.
@@ -118,7 +119,7 @@ class _Session:
         self._stopped_because = ""
         self._build_error = ""
         self._lost_builder = ""
-        self._metadata_error: metadata.MetadataUnwritable | None = None
+        self._metadata: bytes | None = None
 
     async def run(self) -> int:
         result: Oneof[str, object] = Oneof("canceled", wire.FinishBuildRequest.Canceled())
@@ -143,11 +144,26 @@ class _Session:
             raise
         finally:
             health.cancel()
-            await self._uninterrupted(self._finish(result))
+            is_to_be_saved = self._plan.is_saved and result.field == "success"
+            within = _SAVE_WITHIN_SECONDS if is_to_be_saved else _FINISH_WITHIN_SECONDS
+            problem = await self._uninterrupted(self._finish(result, within))
             await asyncio.gather(health, return_exceptions=True)
-        self._tell(status)
-        if self._metadata_error is not None:
-            raise self._metadata_error
+            # A build that the server stopped may be gone there, and its token with it.
+            if problem and not is_to_be_saved and not self._stopped_because:
+                say(f"warning: the end of the build could not be recorded: {problem}")
+        if problem and is_to_be_saved:
+            if self._stopped_because:
+                raise self._stopped()
+            raise CliError(
+                f"build {self._created.build_id} is done and not saved, since its end could not be"
+                f" recorded: {problem}. Build again: what was built is in the builder's cache"
+            )
+        try:
+            if self._plan.metadata_file is not None and self._metadata is not None:
+                metadata.write(self._plan.metadata_file, self._metadata)
+        finally:
+            # The build is good, and saved, also where the file cannot be written.
+            self._tell(status)
         return status
 
     async def _build(self) -> int:
@@ -194,17 +210,12 @@ class _Session:
                     self._lost_builder = lost
                     self._build_error = f"{self._lost_message}: {self._build_error}"
             elif self._plan.metadata_file is not None:
-                try:
-                    metadata.write(
-                        self._plan.metadata_file,
-                        buildx_metadata,
-                        build_id=self._created.build_id,
-                        project_id=self._created.project_id,
-                        targets=self._plan.targets,
-                    )
-                except metadata.MetadataUnwritable as error:
-                    # The build is good, and saved: that is told and recorded first.
-                    self._metadata_error = error
+                self._metadata = metadata.content_of(
+                    buildx_metadata,
+                    build_id=self._created.build_id,
+                    project_id=self._created.project_id,
+                    targets=self._plan.targets,
+                )
             return status
 
     def _credentials(self) -> dict[str, str]:
@@ -236,31 +247,28 @@ class _Session:
                     self._created.build_id, list(self._plan.dockerfiles)
                 )
 
-    async def _finish(self, result: Oneof[str, object]) -> None:
+    async def _finish(self, result: Oneof[str, object], within: float) -> str:
+        """Record the end of the build, in so many seconds; returns why it could not, or nothing."""
         request = wire.FinishBuildRequest(build_id=self._created.build_id)
         request.result = result  # type: ignore[assignment]  # one of the three, by construction
-        deadline = asyncio.get_running_loop().time() + _FINISH_WITHIN_SECONDS
+        deadline = asyncio.get_running_loop().time() + within
         is_told = False
         while True:
             try:
                 await self._client.finish_build(request)
-            except ServerUnreachable as error:
+            except (ServerUnreachable, ServerFailed) as error:
                 if asyncio.get_running_loop().time() > deadline:
-                    say(f"warning: the end of the build could not be recorded: {error}")
-                    return
+                    return str(error)
                 if not is_told:
                     say("Waiting for the server, to record the end of the build...")
                     is_told = True
                 await asyncio.sleep(_FINISH_PAUSE_SECONDS)
             except ClientError as error:
-                # A build that the server stopped may be gone there, and its token with it.
-                if not self._stopped_because:
-                    say(f"warning: the end of the build could not be recorded: {error}")
-                return
+                return str(error)
             else:
-                return
+                return ""
 
-    async def _uninterrupted(self, work: Coroutine[None, None, None]) -> None:
+    async def _uninterrupted(self, work: Coroutine[None, None, Value]) -> Value:
         """Finish `work` even if a signal cancels the task that waits for it."""
         task = asyncio.ensure_future(work)
         while not task.done():
@@ -270,6 +278,7 @@ class _Session:
                 if self._interruption.is_impatient:
                     task.cancel()
                     raise Interrupted from None
+        return task.result()
 
     @property
     def _lost_message(self) -> str:

@@ -12,7 +12,8 @@ from layover.cli.buildx import metadata
 
 def write(path: Path) -> None:
     metadata.check_writable(path)
-    metadata.write(path, Path("/none"), build_id="b", project_id="p", targets=[])
+    content = metadata.content_of(Path("/none"), build_id="b", project_id="p", targets=[])
+    metadata.write(path, content)
 
 
 def test_what_cannot_be_written_is_told_before_the_build(tmp_path: Path) -> None:

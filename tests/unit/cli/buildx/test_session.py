@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
 from protobuf.wkt import Duration
 
 from layover.cli.buildx import session
@@ -182,6 +184,42 @@ def test_a_server_that_is_away_at_the_end_is_waited_for(fake: FakeServer, tmp_pa
     fake.unavailable = {"finish_build": 6, "report_build_context": 9, "report_build_health": 9}
     assert do(fake, Buildx(tmp_path), tmp_path) == 0
     assert len(fake.heard("finish_build")) == 7
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (Code.UNAVAILABLE, "away for long"),
+        (Code.INTERNAL, "its disk is full"),
+        (Code.FAILED_PRECONDITION, "the build ended as canceled"),
+    ],
+)
+def test_a_build_whose_end_is_not_recorded_is_not_said_to_be_saved(
+    fake: FakeServer,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    code: Code,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(session, "_SAVE_WITHIN_SECONDS", 0.1)
+    monkeypatch.setattr(session, "_FINISH_PAUSE_SECONDS", 0.1)
+    fake.refusals["finish_build"] = ConnectError(code, reason)
+    path = tmp_path / "build.json"
+    with pytest.raises(CliError, match=f"build {BUILD_ID} is done and not saved.*{reason}"):
+        do(fake, Buildx(tmp_path), tmp_path, metadata_file=path)
+    assert "layover pull" not in capfd.readouterr().err
+    assert not path.exists()
+
+
+def test_a_build_that_is_canceled_as_it_is_done_was_stopped(
+    fake: FakeServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake.cancels_at = now() - timedelta(seconds=1)
+    fake.refusals["finish_build"] = ConnectError(Code.FAILED_PRECONDITION, "it was canceled")
+    with pytest.raises(CliError, match="was stopped: the server canceled the build"):
+        do(fake, Buildx(tmp_path, "trap '' INT; sleep 2; exit 0"), tmp_path)
+    assert "layover pull" not in capfd.readouterr().err
 
 
 def test_a_build_that_the_server_cancels_is_stopped(fake: FakeServer, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from tests.stores import (
     NOW,
     REPOSITORY,
     RETENTION,
+    SAVES,
     SIBLING,
     Stores,
     add_build,
@@ -44,7 +45,6 @@ pytestmark = pytest.mark.anyio
 
 BUILD = "bcdefghijk"
 OTHER_BUILD = "cdefghijkl"
-SAVES = RepositoryName("mine")
 
 
 @pytest.fixture

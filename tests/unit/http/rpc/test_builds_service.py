@@ -196,7 +196,7 @@ async def test_a_receipt_is_shown_with_the_key_that_signed_it() -> None:
     assert code is Code.FAILED_PRECONDITION
     assert "ask again after 2026-03-01T13:01:00Z" in text
 
-    api.receipts[build_id] = StoredReceipt(PROJECT, START, b"{}", b"signed")
+    api.receipts[build_id] = StoredReceipt(PROJECT, b"{}", b"signed")
     receipt = await api.own.get_receipt(request, headers=api.user)
     key = await api.own.get_receipt_key(pb.GetReceiptKeyRequest(), headers=api.user)
     assert (receipt.document, receipt.signature) == (b"{}", b"signed")
@@ -239,7 +239,7 @@ async def test_a_pull_token_sees_keeps_and_deletes_no_builds() -> None:
     puller = bearer(await api.world.token(api.world.puller))
     delete = pb.DeleteBuildRequest(build_id=build_id)
     keep = pb.KeepBuildRequest(build_id=build_id, retention=Duration(seconds=60))
-    api.receipts[build_id] = StoredReceipt(PROJECT, START, b"{}", b"signed")
+    api.receipts[build_id] = StoredReceipt(PROJECT, b"{}", b"signed")
     receipt = pb.GetReceiptRequest(build_id=build_id)
     for call in (
         api.own.delete_build(delete, headers=puller),
