@@ -287,7 +287,7 @@ class Settings(BaseSettings):
     )
     build_client_timeout: Duration = Field(
         default=timedelta(seconds=60),
-        description="A build whose client is silent for so long ends as canceled, and is not saved.",
+        description="A build whose client is silent for so long is canceled, and not saved.",
     )
     builders: tuple[BuilderSettings, ...] = Field(
         default=(), description="The pool of BuildKit daemons; empty starts an embedded one."
