@@ -153,7 +153,9 @@ async def test_only_live_builds_that_were_not_seen_vanish(store: Store) -> None:
         await store.add(build(build_id, age_seconds=age))
     await store.end("ended", BuildStatus.FINISHED, None, START)
     seen_before = START - timedelta(seconds=60)
+    assert await store.has_vanished(seen_before)
     assert await store.end_vanished(seen_before, "silent", START) == ["old"]
+    assert not await store.has_vanished(seen_before)
     vanished = await store.find("old")
     assert vanished is not None
     assert (vanished.status, vanished.error) == (BuildStatus.CANCELED, "silent")

@@ -24,21 +24,20 @@ from layover.builds.limits import (
 )
 from layover.builds.models import Build, BuildOptions, BuildStatus, Command
 from layover.builds.ports import BuildStore
+from layover.errors import StorageError
 from layover.identity.access import Action, may_in_build
 from layover.identity.ids import new_id
 from layover.identity.models import Principal, Project, ProjectUnknown
 from layover.identity.retention import check_retention
 from layover.identity.service import IdentityService
 from layover.oci.names import InvalidTag, Tag
+from layover.registry.models import named_build
 
 CLIENT_TIMEOUT = timedelta(seconds=60)
 
 # A server looks for vanished clients every few seconds. One that did not for so long was
 # stopped, suspended or had its clock set, and cannot tell who was silent meanwhile.
 _LONGEST_ABSENCE = timedelta(seconds=30)
-
-# As long as a build's ID: see _check_foreign_ids.
-_ID_LENGTH = 10
 
 _log = structlog.get_logger(__name__)
 
@@ -216,18 +215,28 @@ class BuildService:
     async def cancel_vanished(self, now: datetime) -> list[str]:
         """End as canceled every build whose client is silent for too long; return their IDs.
 
-        A job for every few seconds. A server that starts, or was away, gives every client as
-        long anew to be heard of: their builds went on without it.
+        A job for every few seconds. A server that starts, or was away, or whose database was,
+        gives every client as long anew to be heard of: their builds went on without it. Raises
+        StorageError.
         """
         if not timedelta(0) <= now - self._looked_at <= _LONGEST_ABSENCE:
             self._listens_since = now
         self._looked_at = now
-        if now - self._listens_since < self._client_timeout:
-            return []
-        seconds = self._client_timeout.total_seconds()
-        ended = await self._store.end_vanished(
-            now - self._client_timeout, f"its client was not heard of for {seconds:.0f} s", now
-        )
+        seen_before = now - self._client_timeout
+        try:
+            # Looked for also while nobody is to be ended: whether it could is what counts.
+            if not await self._store.has_vanished(seen_before):
+                return []
+            if now - self._listens_since < self._client_timeout:
+                return []
+            seconds = self._client_timeout.total_seconds()
+            ended = await self._store.end_vanished(
+                seen_before, f"its client was not heard of for {seconds:.0f} s", now
+            )
+        except StorageError:
+            # What a client said meanwhile was heard by nobody.
+            self._listens_since = self._now()
+            raise
         for build_id in ended:
             await self._identity.end_build_token(build_id)
             _log.warning("build_vanished", build_id=build_id)
@@ -247,9 +256,7 @@ class BuildService:
         A build of another project is in nobody's way, and not for this caller to know of.
         """
         for tag in tags:
-            if tag[_ID_LENGTH : _ID_LENGTH + 1] not in ("", "-"):
-                continue
-            other = await self._store.find(tag[:_ID_LENGTH])
+            other = await self._store.find(named_build(tag))
             if other is not None and other.project_id == project_id:
                 raise InvalidBuildRequest(f"save tag {tag!r} is another build's: choose another")
 

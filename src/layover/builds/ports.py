@@ -42,6 +42,10 @@ class BuildStore(Protocol):
         """
         ...
 
+    async def has_vanished(self, seen_before: datetime) -> bool:
+        """Whether there is a live build that was not seen since `seen_before`."""
+        ...
+
     async def end_vanished(self, seen_before: datetime, error: str, now: datetime) -> list[str]:
         """End as canceled, as `end` does, every live build not seen since `seen_before`; return
         their IDs."""

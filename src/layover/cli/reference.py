@@ -60,7 +60,7 @@ in between); the server has a list of its own, `outbound_insecure_hosts`.
 | status | |
 |---|---|
 | 0 | done |
-| 1 | the work failed; a build ends with buildx's own status |
+| 1 | the work failed; a build ends with buildx's own status, or 1 where it was not saved |
 | 2 | wrong usage, or something needed was not given |
 | 130 | interrupted |
 

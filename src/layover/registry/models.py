@@ -77,10 +77,10 @@ class DigestMismatch(RegistryError):
         self.expected, self.actual = expected, actual
 
 
-def named_build(tag: Tag) -> str:
+def named_build(tag: str) -> str:
     """The ID of the build whose own tag it is, its ID or its ID and a target, if there is such a
     build: nobody else's, ever."""
-    return tag.value.partition("-")[0]
+    return tag.partition("-")[0]
 
 
 class TagProtected(RegistryError):

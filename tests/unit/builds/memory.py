@@ -95,6 +95,12 @@ class MemoryBuildStore:
         self._release(build_id)
         return True
 
+    async def has_vanished(self, seen_before: datetime) -> bool:
+        return any(
+            build.seen_at < seen_before and not build.status.has_ended
+            for build in self._builds.values()
+        )
+
     async def end_vanished(self, seen_before: datetime, error: str, now: datetime) -> list[str]:
         vanished = [build.id for build in self._builds.values() if build.seen_at < seen_before]
         return [

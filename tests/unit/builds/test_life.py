@@ -1,4 +1,5 @@
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from layover.builds.errors import (
 )
 from layover.builds.limits import MAX_OPTIONS_CHARACTERS
 from layover.builds.models import BuildOptions, BuildOutput, BuildStatus, Command
+from layover.errors import StorageUnavailable
 from layover.identity.access import Action
 from layover.identity.models import (
     ActionDenied,
@@ -130,6 +132,51 @@ async def test_a_server_that_was_away_gives_clients_time_to_be_heard_of(
     if absence_seconds > 0:
         assert await world.watch(seconds=56) == [gone]
     assert not (await world.status(alive)).has_ended
+
+
+async def test_a_database_that_was_away_gives_clients_time_to_be_heard_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    await world.watch(seconds=100)
+    alive, gone = [(await world.create()).build.id for _ in range(2)]
+
+    async def fails(_: datetime) -> bool:
+        raise StorageUnavailable
+
+    monkeypatch.setattr(world.store, "has_vanished", fails)
+    for _ in range(10):
+        # As the job does, which waits for the database and tries again.
+        world.clock.advance(seconds=15)
+        with pytest.raises(StorageUnavailable):
+            await world.builds.cancel_vanished(world.clock())
+    monkeypatch.undo()
+    # It is back, and clients have not said a word yet.
+    assert await world.watch(seconds=5) == []
+    await world.builds.report_health(world.user, alive)
+    assert await world.watch(seconds=56) == [gone]
+    assert not (await world.status(alive)).has_ended
+
+
+@pytest.mark.parametrize("ended_as", ENDS)
+async def test_a_build_that_ends_otherwise_as_its_client_says_its_end_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, ended_as: BuildStatus
+) -> None:
+    world = World()
+    build_id = (await world.create()).build.id
+    end = world.store.end
+
+    async def after_another(asked: str, *how: Any) -> bool:
+        await end(asked, ended_as, None, world.clock())
+        return await end(asked, *how)
+
+    monkeypatch.setattr(world.store, "end", after_another)
+    if ended_as is BuildStatus.FINISHED:
+        await world.builds.finish(world.user, build_id, BuildStatus.FINISHED)
+    else:
+        with pytest.raises(BuildEnded, match=ended_as):
+            await world.builds.finish(world.user, build_id, BuildStatus.FINISHED)
+    assert await world.status(build_id) is ended_as
 
 
 @pytest.mark.parametrize("action", ["health", "finish", "delete", "driven"])

@@ -35,9 +35,10 @@ from layover.adapters.sql.schema import (
     builder_leases,
     builds,
     retentions,
+    staged_tags,
     tombstones,
 )
-from layover.adapters.sql.staged_tags import forget_staged_tags, let_go, set_staged_tags
+from layover.adapters.sql.staged_tags import let_go, set_staged_tags
 from layover.builds.builders import LeaseState
 from layover.builds.limits import (
     MAX_READ_CHARACTERS,
@@ -142,6 +143,13 @@ class SqlBuildStore:
             return bool(ended)
 
         return await self._database.write(work)
+
+    async def has_vanished(self, seen_before: datetime) -> bool:
+        vanished = builds.c.seen_at < seen_before, builds.c.status.in_(_LIVE)
+        query = select(builds.c.id).where(*vanished).limit(1)
+        return await self._database.read(
+            lambda connection: connection.execute(query).first() is not None
+        )
 
     async def end_vanished(self, seen_before: datetime, error: str, now: datetime) -> list[str]:
         # The condition holds in the statement that ends them: a build that is heard of in
@@ -362,14 +370,14 @@ def end_builds(
             .returning(retentions.c.id)
         ).scalar()
         if retention_id is None:
-            # Its time was over before it, with its project.
-            forget_staged_tags(connection, build_id)
-        elif status is BuildStatus.FINISHED:
+            continue  # Its time was over before it, with its project.
+        if status is BuildStatus.FINISHED:
             set_staged_tags(connection, build_id, retention_id, now)
         else:
-            let_go(connection, build_id, retention_id, now)
+            let_go(connection, retention_id, now)
     for batch in _batches(ended):
-        connection.execute(delete(builder_leases).where(builder_leases.c.build_id.in_(batch)))
+        for table in (builder_leases, staged_tags):
+            connection.execute(delete(table).where(table.c.build_id.in_(batch)))
     return ended
 
 

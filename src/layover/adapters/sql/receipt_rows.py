@@ -35,22 +35,20 @@ def open_receipts(connection: Connection, ended: dict[int, Any]) -> None:
     What a failed build held was written down when it failed; the rest is said at its time's end.
     """
     of_builds = {row.build_id: row for row in ended.values() if row.build_id is not None}
-    known = select(receipts.c.build_id, receipts.c.ended_at, receipts.c.held).where(
+    known = select(receipts.c.build_id, receipts.c.ended_at).where(
         receipts.c.build_id.in_(of_builds)
     )
     for before in connection.execute(known).all():
         row = of_builds.pop(before.build_id)
         if before.ended_at != row.ended_at:
-            told = {**json.loads(before.held), "reason": reason_of(row)}
-            connection.execute(
-                update(receipts)
-                .where(receipts.c.build_id == row.build_id)
-                .values(ended_at=row.ended_at, held=json.dumps(told))
-            )
+            own = receipts.c.build_id == row.build_id
+            text = connection.execute(select(receipts.c.held).where(own)).scalar_one()
+            held = json.dumps({**json.loads(text), "reason": reason_of(row)})
+            connection.execute(update(receipts).where(own).values(ended_at=row.ended_at, held=held))
     if not of_builds:
         return
     ids = {row.id: row.build_id for row in of_builds.values()}
-    held: dict[str, list[list[Any]]] = {build_id: [] for build_id in of_builds}
+    items: dict[str, list[list[Any]]] = {build_id: [] for build_id in of_builds}
     of_manifests = (
         select(
             retained_manifests.c.retention_id,
@@ -70,7 +68,7 @@ def open_receipts(connection: Connection, ended: dict[int, Any]) -> None:
     )
     for row in connection.execute(of_manifests):
         entry = [TO_MANIFEST, row.repository_id, row.digest, row.size_bytes]
-        held[ids[row.retention_id]].append(entry)
+        items[ids[row.retention_id]].append(entry)
     of_blobs = (
         select(retained_manifests.c.retention_id, blobs.c.digest, blobs.c.size_bytes)
         .join(
@@ -87,7 +85,7 @@ def open_receipts(connection: Connection, ended: dict[int, Any]) -> None:
         .order_by(blobs.c.digest)
     )
     for retention_id, digest, size_bytes in connection.execute(of_blobs):
-        held[ids[retention_id]].append([TO_BLOB, None, digest, size_bytes])
+        items[ids[retention_id]].append([TO_BLOB, None, digest, size_bytes])
     connection.execute(
         insert(receipts),
         [
@@ -95,7 +93,7 @@ def open_receipts(connection: Connection, ended: dict[int, Any]) -> None:
                 "build_id": build_id,
                 "project_id": row.project_id,
                 "ended_at": row.ended_at,
-                "held": json.dumps({"reason": reason_of(row), "items": held[build_id]}),
+                "held": json.dumps({"reason": reason_of(row), "items": items[build_id]}),
             }
             for build_id, row in of_builds.items()
         ],

@@ -367,7 +367,7 @@ class SqlRegistryStore:
             )
             to_be_shown = select(staged_tags.c.name, staged_tags.c.build_id).where(staged)
             for row in connection.execute(union_all(shown, to_be_shown)):
-                if named_build(Tag(row.name)) == row.build_id:
+                if named_build(row.name) == row.build_id:
                     raise TagProtected(Tag(row.name), row.build_id)
             connection.execute(delete(staged_tags).where(staged))
             for name in connection.execute(select(tags.c.name).where(named)).scalars().all():
@@ -591,7 +591,7 @@ def _is_to_be_pushed(
             tags.c.repository_id == repository_id, tags.c.name == tag.value
         )
     ).scalar()
-    return owner != build_id and (owner is None or named_build(tag) != owner)
+    return owner != build_id and (owner is None or named_build(tag.value) != owner)
 
 
 def _lease_manifest(

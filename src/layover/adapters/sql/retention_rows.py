@@ -598,7 +598,7 @@ def check_tag(
 ) -> None:
     """Raise TagProtected when the tag is a live build's own name, whether or not there is an image
     under it (docs/decisions/0003); save tags move."""
-    owner = named_build(tag)
+    owner = named_build(tag.value)
     if owner == build_id or repository.value != repository.project_id:
         return
     build = live_retention(owner, now).where(retentions.c.project_id == repository.project_id)

@@ -441,7 +441,7 @@ staged_tags = Table(
     Column("repository_id", ForeignKey("repositories.id"), primary_key=True),
     Column("name", Text, primary_key=True),
     Column("digest", Text, nullable=False),
-    Index("ix_staged_tags_repository_id_name", "repository_id", "name"),
+    Index("ix_staged_tags_repository_id_digest", "repository_id", "digest"),
 )
 
 uploads = Table(

@@ -63,19 +63,12 @@ def set_staged_tags(
             set_={name: statement.excluded[name] for name in columns[2:]},
         )
     )
-    forget_staged_tags(connection, build_id)
     for repository_id, digests in _retained(connection, retention_id).items():
         end_lonely_pushes(connection, repository_id, digests)
 
 
-def forget_staged_tags(connection: Connection, build_id: str) -> None:
-    """The build names nothing any more."""
-    connection.execute(delete(staged_tags).where(staged_tags.c.build_id == build_id))
-
-
-def let_go(connection: Connection, build_id: str, retention_id: int, now: datetime) -> None:
+def let_go(connection: Connection, retention_id: int, now: datetime) -> None:
     """The build has failed: nothing of it is there any more, and the collector takes it away."""
-    forget_staged_tags(connection, build_id)
     retained = _retained(connection, retention_id)
     if not retained:
         return

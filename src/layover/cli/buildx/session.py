@@ -24,7 +24,7 @@ from layover.cli.buildx.workspace import Workspace, create_commands
 from layover.cli.errors import CliError, Interrupted, say
 from layover.client.address import Server
 from layover.client.api import Client
-from layover.client.errors import ClientError, ServerFailed, ServerUnreachable
+from layover.client.errors import ClientError, NotLayover, ServerFailed, ServerUnreachable
 from layover.client.references import Image
 from layover.rpc.depot.cli.v1 import build_pb as wire
 from layover.units import told_duration
@@ -37,6 +37,8 @@ _FINISH_WITHIN_SECONDS = 60.0
 _SAVE_WITHIN_SECONDS = 300.0
 _FINISH_PAUSE_SECONDS = 2.0
 _LONGEST_ERROR = 4000
+# What ends when a server, or a proxy in front of it, is back.
+_MAY_COME_BACK = (ServerUnreachable, ServerFailed, NotLayover)
 # How gRPC tells that the other side is gone, as it is and as buildx unwraps it.
 _UNAVAILABLE = re.compile(r"(?:code = |: )Unavailable\b")
 
@@ -149,15 +151,10 @@ class _Session:
             problem = await self._uninterrupted(self._finish(result, within))
             await asyncio.gather(health, return_exceptions=True)
             # A build that the server stopped may be gone there, and its token with it.
-            if problem and not is_to_be_saved and not self._stopped_because:
+            if problem is not None and not is_to_be_saved and not self._stopped_because:
                 say(f"warning: the end of the build could not be recorded: {problem}")
-        if problem and is_to_be_saved:
-            if self._stopped_because:
-                raise self._stopped()
-            raise CliError(
-                f"build {self._created.build_id} is done and not saved, since its end could not be"
-                f" recorded: {problem}. Build again: what was built is in the builder's cache"
-            )
+        if problem is not None and is_to_be_saved:
+            raise self._stopped() if self._stopped_because else self._not_saved(problem)
         try:
             if self._plan.metadata_file is not None and self._metadata is not None:
                 metadata.write(self._plan.metadata_file, self._metadata)
@@ -247,8 +244,8 @@ class _Session:
                     self._created.build_id, list(self._plan.dockerfiles)
                 )
 
-    async def _finish(self, result: Oneof[str, object], within: float) -> str:
-        """Record the end of the build, in so many seconds; returns why it could not, or nothing."""
+    async def _finish(self, result: Oneof[str, object], within: float) -> ClientError | None:
+        """Record the end of the build, in so many seconds; returns why it could not, if so."""
         request = wire.FinishBuildRequest(build_id=self._created.build_id)
         request.result = result  # type: ignore[assignment]  # one of the three, by construction
         deadline = asyncio.get_running_loop().time() + within
@@ -256,17 +253,20 @@ class _Session:
         while True:
             try:
                 await self._client.finish_build(request)
-            except (ServerUnreachable, ServerFailed) as error:
+            except _MAY_COME_BACK as error:
                 if asyncio.get_running_loop().time() > deadline:
-                    return str(error)
+                    return error
                 if not is_told:
-                    say("Waiting for the server, to record the end of the build...")
+                    say(
+                        "Waiting for the server, to record the end of the build..."
+                        " (Ctrl-C three times gives up)"
+                    )
                     is_told = True
                 await asyncio.sleep(_FINISH_PAUSE_SECONDS)
             except ClientError as error:
-                return str(error)
+                return error
             else:
-                return ""
+                return None
 
     async def _uninterrupted(self, work: Coroutine[None, None, Value]) -> Value:
         """Finish `work` even if a signal cancels the task that waits for it."""
@@ -277,7 +277,10 @@ class _Session:
             except asyncio.CancelledError:
                 if self._interruption.is_impatient:
                     task.cancel()
-                    raise Interrupted from None
+                    raise Interrupted(
+                        f"the end of build {self._created.build_id} may not be recorded:"
+                        f" `layover builds show {self._created.build_id}` tells"
+                    ) from None
         return task.result()
 
     @property
@@ -286,6 +289,19 @@ class _Session:
 
     def _stopped(self) -> CliError:
         return CliError(f"build {self._created.build_id} was stopped: {self._stopped_because}")
+
+    def _not_saved(self, problem: ClientError) -> CliError:
+        build_id = self._created.build_id
+        if isinstance(problem, _MAY_COME_BACK):
+            # It may have been recorded, with the answer lost.
+            return CliError(
+                f"build {build_id} is done, and may not be saved, since its end was not"
+                f" acknowledged: {problem}. `layover builds show {build_id}` tells"
+            )
+        return CliError(
+            f"build {build_id} is done and not saved, since its end could not be recorded:"
+            f" {problem}. Build again: what was built is in the builder's cache"
+        )
 
     def _tell(self, status: int) -> None:
         build_id = self._created.build_id

@@ -26,7 +26,17 @@ from layover.promotion.models import Push, PushStatus, Transfer
 from layover.registry.manifests import Audience
 from tests.contract.test_audit_store import EVENT
 from tests.contract.test_collection import BUILD, World
-from tests.stores import NOW, REPOSITORY, RETENTION, SIBLING, descriptor, image, opened, push_image
+from tests.stores import (
+    NOW,
+    REPOSITORY,
+    RETENTION,
+    SAVES,
+    SIBLING,
+    descriptor,
+    image,
+    opened,
+    push_image,
+)
 from tests.stores import put_manifest as put
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +105,7 @@ async def test_what_is_pushed_read_and_collected_is_found_by_an_index(tmp_path: 
     with opened(tmp_path) as stores:
         world = World(stores)
         with plans() as found:
+            await push_image(stores, SAVES, b"layer", tag=BUILD, build_id=BUILD)
             body = await push_image(stores, REPOSITORY, b"layer", tag=BUILD, build_id=BUILD)
             await push_image(stores, REPOSITORY, b"layer", tag=FAILED, build_id=FAILED)
             for audience in Audience:

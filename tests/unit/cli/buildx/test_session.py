@@ -187,11 +187,12 @@ def test_a_server_that_is_away_at_the_end_is_waited_for(fake: FakeServer, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"),
+    ("code", "reason", "told"),
     [
-        (Code.UNAVAILABLE, "away for long"),
-        (Code.INTERNAL, "its disk is full"),
-        (Code.FAILED_PRECONDITION, "the build ended as canceled"),
+        (Code.UNAVAILABLE, "away for long", "may not be saved"),
+        (Code.INTERNAL, "its disk is full", "may not be saved"),
+        (Code.UNIMPLEMENTED, "of a proxy", "may not be saved"),
+        (Code.FAILED_PRECONDITION, "the build ended as canceled", "not saved"),
     ],
 )
 def test_a_build_whose_end_is_not_recorded_is_not_said_to_be_saved(
@@ -201,12 +202,13 @@ def test_a_build_whose_end_is_not_recorded_is_not_said_to_be_saved(
     monkeypatch: pytest.MonkeyPatch,
     code: Code,
     reason: str,
+    told: str,
 ) -> None:
     monkeypatch.setattr(session, "_SAVE_WITHIN_SECONDS", 0.1)
     monkeypatch.setattr(session, "_FINISH_PAUSE_SECONDS", 0.1)
     fake.refusals["finish_build"] = ConnectError(code, reason)
     path = tmp_path / "build.json"
-    with pytest.raises(CliError, match=f"build {BUILD_ID} is done and not saved.*{reason}"):
+    with pytest.raises(CliError, match=f"build {BUILD_ID} is done,? and {told}, since"):
         do(fake, Buildx(tmp_path), tmp_path, metadata_file=path)
     assert "layover pull" not in capfd.readouterr().err
     assert not path.exists()

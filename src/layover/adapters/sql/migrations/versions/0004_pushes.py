@@ -66,7 +66,9 @@ def _stage_tags() -> None:
             ["repository_id"], ["repositories.id"], name="fk_staged_tags_repository_id"
         ),
     )
-    op.create_index("ix_staged_tags_repository_id_name", "staged_tags", ["repository_id", "name"])
+    op.create_index(
+        "ix_staged_tags_repository_id_digest", "staged_tags", ["repository_id", "digest"]
+    )
     # Those of builds that run meanwhile: their end is to find them.
     running = "build_id IN (SELECT id FROM builds WHERE status IN ('created', 'running'))"
     op.execute(
