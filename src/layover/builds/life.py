@@ -225,9 +225,8 @@ class BuildService:
         seen_before = now - self._client_timeout
         try:
             # Looked for also while nobody is to be ended: whether it could is what counts.
-            if not await self._store.has_vanished(seen_before):
-                return []
-            if now - self._listens_since < self._client_timeout:
+            has_vanished = await self._store.has_vanished(seen_before)
+            if not has_vanished or now - self._listens_since < self._client_timeout:
                 return []
             seconds = self._client_timeout.total_seconds()
             ended = await self._store.end_vanished(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, insert, join, select, update
+from sqlalchemy import Connection, Select, and_, func, insert, select, update
 
 from layover.adapters.sql.registry_rows import TO_BLOB, TO_MANIFEST, parts
 from layover.adapters.sql.retention_rows import DELETED, EXPIRED
@@ -181,10 +181,10 @@ _KEEPER = (
 
 def _users_of_manifest(repository_id: int, digest: str) -> Select[Any]:
     """What retains the manifest."""
-    of_manifest = (
-        join(retained_manifests, retentions, retentions.c.id == retained_manifests.c.retention_id)
+    retained = retained_manifests.join(
+        retentions, retentions.c.id == retained_manifests.c.retention_id
     ).join(repositories, repositories.c.id == retained_manifests.c.repository_id)
-    return _KEEPER.select_from(of_manifest).where(
+    return _KEEPER.select_from(retained).where(
         retained_manifests.c.repository_id == repository_id,
         retained_manifests.c.digest == digest,
     )
@@ -193,10 +193,8 @@ def _users_of_manifest(repository_id: int, digest: str) -> Select[Any]:
 def _users_of_blob(project_id: str, digest: str) -> Select[Any]:
     """What retains the project's manifests that name the blob."""
     # Without the sum SQLite begins with what the repository retains, and reads all of it.
-    naming = join(
-        manifest_references,
-        repositories,
-        repositories.c.id == manifest_references.c.repository_id,
+    naming = manifest_references.join(
+        repositories, repositories.c.id == manifest_references.c.repository_id
     )
     retained = naming.join(
         retained_manifests,

@@ -236,7 +236,7 @@ class SqlRegistryStore:
             for tag in names:
                 assert own is not None
                 if build_id is None:
-                    set_tag(connection, repository_id, tag, digest, None, own, now)
+                    set_tag(connection, repository_id, tag, digest, own, now)
                 else:
                     stage_tag(connection, build_id, repository_id, tag, digest)
             if lease:
@@ -254,13 +254,7 @@ class SqlRegistryStore:
         build_id: str | None = None,
         of_build: str | None = None,
     ) -> StoredManifest | None:
-        query, asked = manifest_query(repository, reference, now, of_build)
-        row = await self._database.look_up(
-            lambda connection: (
-                _find_staged(connection, repository, reference, now, build_id)
-                or connection.execute(query, asked).first()
-            )
-        )
+        row = await self._look_up(repository, reference, now, build_id, of_build)
         return row and StoredManifest(
             Digest.parse(row.digest), row.media_type, row.body, row.expires_at
         )
@@ -299,17 +293,28 @@ class SqlRegistryStore:
             return StoredManifest(Digest.parse(row.digest), row.media_type, row.body, expires_at)
 
         if not pushes:
-            row = await self._database.look_up(
-                lambda connection: (
-                    _find_staged(connection, repository, reference, now, build_id)
-                    or connection.execute(query, asked).first()
-                )
-            )
+            row = await self._look_up(repository, reference, now, build_id)
             if row is None or _is_leased(row.leased_until, now, lease):
                 return row and StoredManifest(
                     Digest.parse(row.digest), row.media_type, row.body, row.expires_at
                 )
         return await self._database.write(work)
+
+    async def _look_up(
+        self,
+        repository: RepositoryName,
+        reference: Reference,
+        now: datetime,
+        build_id: str | None,
+        of_build: str | None = None,
+    ) -> Row[Any] | None:
+        query, asked = manifest_query(repository, reference, now, of_build)
+        return await self._database.look_up(
+            lambda connection: (
+                _find_staged(connection, repository, reference, now, build_id)
+                or connection.execute(query, asked).first()
+            )
+        )
 
     async def extend_pulled(
         self,

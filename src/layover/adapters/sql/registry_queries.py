@@ -8,7 +8,7 @@ condition more.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Select, and_, bindparam, select
+from sqlalchemy import BindParameter, ColumnElement, Select, Table, and_, bindparam, select
 
 from layover.adapters.sql.retention_rows import NOW, is_live, is_needed_by, is_shown
 from layover.adapters.sql.schema import (
@@ -64,31 +64,26 @@ _BY_DIGEST = (
     # It is there as long as the last of them; a running build has no end yet.
     _RETAINED.order_by(retentions.c.expires_at.desc().nulls_first()).limit(1)
 )
-_BY_TAG = (
-    _MANIFEST.join(
-        tags,
-        and_(
-            tags.c.repository_id == manifests.c.repository_id, tags.c.digest == manifests.c.digest
-        ),
+
+
+def _named_in(table: Table, lives_as: ColumnElement[bool]) -> Select[Any]:
+    """The manifest that a row of the table names so, while the retention lives that it has."""
+    return (
+        _MANIFEST.join(
+            table,
+            and_(
+                table.c.repository_id == manifests.c.repository_id,
+                table.c.digest == manifests.c.digest,
+            ),
+        )
+        .join(retentions, lives_as)
+        .where(_IN_REPOSITORY, table.c.name == bindparam("reference"), is_live(NOW))
     )
-    .join(retentions, retentions.c.id == tags.c.retention_id)
-    .where(_IN_REPOSITORY, tags.c.name == bindparam("reference"), is_live(NOW))
-)
-_BY_STAGED_TAG = (
-    _MANIFEST.join(
-        staged_tags,
-        and_(
-            staged_tags.c.repository_id == manifests.c.repository_id,
-            staged_tags.c.digest == manifests.c.digest,
-        ),
-    )
-    .join(retentions, retentions.c.build_id == staged_tags.c.build_id)
-    .where(
-        _IN_REPOSITORY,
-        staged_tags.c.build_id == _BUILD,
-        staged_tags.c.name == bindparam("reference"),
-        is_live(NOW),
-    )
+
+
+_BY_TAG = _named_in(tags, retentions.c.id == tags.c.retention_id)
+_BY_STAGED_TAG = _named_in(staged_tags, retentions.c.build_id == staged_tags.c.build_id).where(
+    staged_tags.c.build_id == _BUILD
 )
 _BY_DIGEST_OF_BUILD, _BY_TAG_OF_BUILD = _RETAINED.where(_OF_BUILD), _BY_TAG.where(_OF_BUILD)
 

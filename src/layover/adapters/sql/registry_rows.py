@@ -177,13 +177,13 @@ def set_tag(
     repository_id: int,
     tag: Tag,
     digest: Digest,
-    build_id: str | None,
     retention_id: int,
     now: datetime,
 ) -> None:
+    """Name a manifest that was pushed outside of builds."""
     named = {
         "digest": str(digest),
-        "build_id": build_id,
+        "build_id": None,
         "retention_id": retention_id,
         "updated_at": now,
     }

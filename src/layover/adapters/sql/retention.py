@@ -36,6 +36,7 @@ from layover.adapters.sql.retention_rows import (
     Grave,
     bury_all,
     check_soon,
+    mark_manifests,
     visible_manifests,
 )
 from layover.adapters.sql.schema import (
@@ -320,11 +321,7 @@ def _release_manifests(
     )
     still_there: set[tuple[int, str]] = set()
     for repository_id, digests in _by_repository(retained).items():
-        connection.execute(
-            update(manifests)
-            .where(manifests.c.repository_id == repository_id, manifests.c.digest.in_(digests))
-            .values(check_at=now)
-        )
+        mark_manifests(connection, repository_id, digests, now)
         visible = visible_manifests(connection, repository_id, digests, now)
         still_there |= {(repository_id, digest) for digest in visible}
     bury_all(

@@ -540,6 +540,14 @@ def forget_retained(
                 retained_manifests.c.digest.in_(part),
             )
         )
+    mark_manifests(connection, repository_id, digests, now)
+
+
+def mark_manifests(
+    connection: Connection, repository_id: int, digests: Collection[str], now: datetime
+) -> None:
+    """Let the collector look whether anything still retains the manifests."""
+    for part in parts(digests):
         connection.execute(
             update(manifests)
             .where(manifests.c.repository_id == repository_id, manifests.c.digest.in_(part))

@@ -5,7 +5,7 @@ A tag of a build is not one before the build has finished (docs/decisions/0016).
 
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, literal, select, update
+from sqlalchemy import Connection, delete, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from layover.adapters.sql.database import upsert_all
@@ -14,11 +14,11 @@ from layover.adapters.sql.retention_rows import (
     DELETED,
     bury_all,
     end_lonely_pushes,
+    mark_manifests,
     visible_manifests,
 )
 from layover.adapters.sql.schema import (
     Timestamp,
-    manifests,
     repositories,
     retained_manifests,
     retentions,
@@ -81,17 +81,11 @@ def let_go(connection: Connection, retention_id: int, now: datetime) -> None:
     ).where(retentions.c.id == retention_id)
     row = connection.execute(ended).one()
     open_receipts(connection, {row.id: row})
-    of_build = retained_manifests.c.retention_id == retention_id
-    for repository_id in retained:
-        digests = select(retained_manifests.c.digest).where(
-            of_build, retained_manifests.c.repository_id == repository_id
-        )
-        connection.execute(
-            update(manifests)
-            .where(manifests.c.repository_id == repository_id, manifests.c.digest.in_(digests))
-            .values(check_at=now)
-        )
-    connection.execute(delete(retained_manifests).where(of_build))
+    connection.execute(
+        delete(retained_manifests).where(retained_manifests.c.retention_id == retention_id)
+    )
+    for repository_id, digests in retained.items():
+        mark_manifests(connection, repository_id, digests, now)
     names = select(repositories.c.id, repositories.c.name).where(repositories.c.id.in_(retained))
     bury_all(
         connection,
